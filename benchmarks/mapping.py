@@ -1,0 +1,301 @@
+"""How fast is the map? `PointMap.integrate`, visibility included, beside Open3D's VoxelBlockGrid on the CPU.
+
+    python benchmarks/mapping.py [--scene examples/studio] [--json FILE]
+
+Both take the same frames in turn, in one process, with the same voxel size and range. Writes
+docs/results/mapping.md and, where matplotlib is installed, mapping.png beside it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import datetime
+import gc
+import json
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from seg3d_core.config import MapConfig
+from seg3d_core.mapping import PointMap
+from seg3d_core.sources.guess import open_source
+from seg3d_core.types import Frame
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "docs" / "results"
+SIZES = ((320, 240), (640, 480))
+CURVE_POINTS = (100_000, 500_000, 2_000_000)
+APART = 50.0  # metres between two copies of the scene: no frame sees two
+
+
+@dataclass
+class Row:
+    """One line of the table: milliseconds per frame, megabytes at the end."""
+
+    what: str
+    size: str
+    median_ms: float
+    p95_ms: float
+    memory_mb: float
+    note: str = ""
+
+    @classmethod
+    def of(cls, what: str, size: tuple[int, int], seconds: Sequence[float], memory: float, note: str = "") -> Row:
+        ms = np.asarray(seconds) * 1e3
+        return cls(what, f"{size[0]}x{size[1]}", float(np.median(ms)), float(np.percentile(ms, 95)), memory / 1e6, note)
+
+
+def enlarged(frame: Frame, width: int, height: int) -> Frame:
+    """The frame at another size. Inverse depth is interpolated, which is exact on planes; across depth edges
+    the nearest pixel is taken, so that none lies between two surfaces. Rounded to millimetres, as sensors do."""
+    if frame.camera.size == (width, height):
+        return frame
+    depth, kernel = frame.depth, np.ones((3, 3), np.uint8)
+    nearest = cv2.resize(depth, (width, height), interpolation=cv2.INTER_NEAREST)
+    with np.errstate(divide="ignore"):
+        inverse = cv2.resize(np.where(depth > 0, 1 / depth, 0), (width, height), interpolation=cv2.INTER_LINEAR)
+    is_edge = cv2.dilate(depth, kernel) > 1.05 * cv2.erode(depth, kernel)
+    is_edge = cv2.resize(is_edge.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST) > 0
+    smooth = np.where(is_edge | (inverse <= 0), nearest, 1 / np.maximum(inverse, 1e-6))
+    return replace(
+        frame,
+        depth=(np.rint(smooth * 1000) / 1000).astype(np.float32),
+        rgb=cv2.resize(frame.rgb, (width, height), interpolation=cv2.INTER_LINEAR),
+        camera=frame.camera.scaled(width, height),
+    )
+
+
+class Open3DGrid:
+    """Open3D's tensor VoxelBlockGrid (TSDF, weight, colour), as its tutorial sets it up, on the CPU."""
+
+    def __init__(self, config: MapConfig, block_side: int) -> None:
+        import open3d as o3d
+
+        self.o3d, self.core, self.config, self.block_side = o3d, o3d.core, config, block_side
+        self.device = self.core.Device("CPU:0")
+        self.grid = o3d.t.geometry.VoxelBlockGrid(
+            attr_names=("tsdf", "weight", "color"),
+            attr_dtypes=(self.core.float32, self.core.uint16, self.core.uint16),
+            attr_channels=((1,), (1,), (3,)),
+            voxel_size=config.voxel_size,
+            block_resolution=block_side,
+            block_count=50_000 * 8**3 // block_side**3,
+            device=self.device,
+        )
+
+    def converted(self, frame: Frame) -> tuple[Any, ...]:
+        """The frame in Open3D's own types, made outside the timing: 16-bit millimetres, as a sensor sends."""
+        tensor = self.core.Tensor
+        millimetres = np.where(frame.depth <= self.config.depth_max, np.rint(frame.depth * 1000), 0).astype(np.uint16)
+        image = self.o3d.t.geometry.Image
+        return (
+            image(tensor(millimetres)),
+            image(tensor(np.ascontiguousarray(frame.rgb))),
+            tensor(frame.camera.matrix),
+            tensor(np.linalg.inv(frame.T_world_camera)),
+        )
+
+    def integrate(self, depth: Any, color: Any, intrinsic: Any, extrinsic: Any) -> None:
+        far = self.config.depth_max
+        blocks = self.grid.compute_unique_block_coordinates(depth, intrinsic, extrinsic, 1000.0, far)
+        self.grid.integrate(blocks, depth, color, intrinsic, extrinsic, 1000.0, far)
+
+    @property
+    def memory_bytes(self) -> int:
+        """Of the blocks in use: TSDF 4 bytes, weight 2, colour 6 a voxel."""
+        return int(self.grid.hashmap().size()) * self.block_side**3 * 12
+
+
+def load_open3d() -> str:
+    """Open3D's version, or why it can't be had. Its library wants libusb, which a pip package brings."""
+    try:
+        import libusb_package
+
+        ctypes.CDLL(str(libusb_package.get_library_path()), mode=ctypes.RTLD_GLOBAL)
+    except (ImportError, OSError):
+        pass
+    try:
+        import open3d
+
+        return f"Open3D {open3d.__version__}"
+    except (ImportError, OSError) as error:
+        return f"missing ({error})"
+
+
+def timed(call: Callable[..., Any], *arguments: Any) -> float:
+    start = time.perf_counter()
+    call(*arguments)
+    return time.perf_counter() - start
+
+
+def compare(frames: Sequence[Frame], config: MapConfig, has_open3d: bool, passes: int) -> list[Row]:
+    """Each pass begins with empty maps; within it, every frame goes to each of the candidates in turn."""
+    size = frames[0].camera.size
+    sides = (8, 16) if has_open3d else ()
+    ours: list[float] = []
+    theirs: dict[int, list[float]] = {side: [] for side in sides}
+    for number in range(passes + 1):
+        point_map, grids = PointMap(config), {side: Open3DGrid(config, side) for side in sides}
+        for frame in frames[: 3 if number == 0 else None]:
+            seconds = timed(point_map.integrate, frame)
+            others = {side: timed(grid.integrate, *grid.converted(frame)) for side, grid in grids.items()}
+            if number == 0:  # warms up compilers and allocators
+                continue
+            ours.append(seconds)
+            for side, value in others.items():
+                theirs[side].append(value)
+    rows = [
+        Row.of(
+            "PointMap.integrate, visibility included (1 thread)",
+            size,
+            ours,
+            point_map.memory_bytes,
+            f"{len(point_map):,} points",
+        )
+    ]
+    for side, grid in grids.items():
+        name = f"Open3D VoxelBlockGrid, {side}^3 blocks ({os.cpu_count()} threads)"
+        row = Row.of(name, size, theirs[side], grid.memory_bytes)
+        row.note = f"{row.median_ms / rows[0].median_ms:.1f} times ours; no visibility; blocks in use only"
+        rows.append(row)
+    return rows
+
+
+def curve(frames: Sequence[Frame], config: MapConfig, passes: int) -> list[dict[str, float]]:
+    """Cost of the same few frames while the map around them grows by copies of the scene set aside."""
+    point_map = PointMap(config)
+    used: list[Frame] = []
+    for frame in frames:
+        point_map.integrate(frame)
+        used.append(frame)
+        if len(point_map) >= CURVE_POINTS[0]:
+            break
+    out, copies = [], 0
+    for target in CURVE_POINTS:
+        while len(point_map) < target:
+            copies += 1
+            for frame in frames:
+                T = frame.T_world_camera.copy()
+                T[0, 3] += APART * copies
+                point_map.integrate(replace(frame, T_world_camera=T))
+        ms = np.array([timed(point_map.integrate, frame) for _ in range(passes + 1) for frame in used]) * 1e3
+        ms = ms[len(used) :]
+        out.append(
+            {
+                "points": len(point_map),
+                "median_ms": float(np.median(ms)),
+                "p95_ms": float(np.percentile(ms, 95)),
+                "memory_mb": point_map.memory_bytes / 1e6,
+                "bytes_per_point": point_map.memory_bytes / len(point_map),
+            }
+        )
+    return out
+
+
+def machine() -> str:
+    name = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        names = [
+            line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")
+        ]
+        name = names[0] if names else name
+    return f"{os.cpu_count()} cores of {name}, Python {platform.python_version()}"
+
+
+def commit() -> str:
+    command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return done.stdout.strip() if done.returncode == 0 else "uncommitted"
+
+
+def report(meta: dict[str, str], rows: Sequence[Row], curves: dict[str, list[dict[str, float]]]) -> str:
+    lines = ["# Mapping: time per frame, memory, and the size of the map", ""]
+    lines += [f"- {key}: {value}" for key, value in meta.items()]
+    lines += ["", "| what | size | median ms | p95 ms | MB | |", "|---|---|---|---|---|---|"]
+    lines += [
+        f"| {r.what} | {r.size} | {r.median_ms:.1f} | {r.p95_ms:.1f} | {r.memory_mb:.0f} | {r.note} |" for r in rows
+    ]
+    lines += ["", "## The same frames in a growing map", ""]
+    lines += ["| size | points | median ms | p95 ms | MB | bytes a point |", "|---|---|---|---|---|---|"]
+    lines += [
+        f"| {size} | {c['points']:,} | {c['median_ms']:.1f} | {c['p95_ms']:.1f} | {c['memory_mb']:.0f} "
+        f"| {c['bytes_per_point']:.0f} |"
+        for size, points in curves.items()
+        for c in points
+    ]
+    lines += [
+        "",
+        "The map grows by copies of the scene set aside, so that the frames see as much as before. Bytes a point count "
+        "room to grow (arrays double) and the buffers of one frame.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def draw(curves: dict[str, list[dict[str, float]]], path: Path) -> bool:
+    try:
+        import matplotlib as mpl
+
+        mpl.use("Agg")
+        import matplotlib.pyplot as plt
+    except ImportError:
+        return False
+    figure, axes = plt.subplots(figsize=(5, 3), dpi=100)
+    for size, points in curves.items():
+        line = [c["median_ms"] for c in points]
+        axes.plot([c["points"] / 1e6 for c in points], line, marker="o", label=f"{size}, median")
+    axes.set(xlabel="million points in the map", ylabel="ms per frame", ylim=(0, None))
+    axes.legend()
+    figure.tight_layout()
+    figure.savefig(path)
+    return True
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--scene", type=Path, default=ROOT / "examples" / "studio", help="any source of frames")
+    parser.add_argument("--json", type=Path, help="also write the numbers here")
+    parser.add_argument("--passes", type=int, default=3, help="how often the scene is run")
+    arguments = parser.parse_args()
+    config = MapConfig()
+    source = list(open_source(arguments.scene))
+    open3d = load_open3d()
+    rows: list[Row] = []
+    curves = {}
+    for width, height in SIZES:
+        frames = [enlarged(frame, width, height) for frame in source]
+        rows += compare(frames, config, not open3d.startswith("missing"), arguments.passes)
+        gc.collect()
+        curves[f"{width}x{height}"] = curve(frames, config, arguments.passes)
+    meta = {
+        "date": datetime.date.today().isoformat(),
+        "machine": machine(),
+        "commit": commit(),
+        "scene": f"{arguments.scene.name}, {len(source)} frames, {arguments.passes} passes; 640x480 is enlarged from "
+        "320x240 (inverse depth interpolated, nearest at edges)",
+        "settings": f"voxels of {config.voxel_size} m, range {config.depth_min} to {config.depth_max} m",
+        "beside": open3d,
+        "command": "`python benchmarks/mapping.py`",
+    }
+    text = report(meta, rows, curves)
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    if draw(curves, RESULTS / "mapping.png"):
+        text += "\n![Milliseconds per frame against points in the map](mapping.png)\n"
+    (RESULTS / "mapping.md").write_text(text)
+    if arguments.json:
+        numbers = {"meta": meta, "rows": [asdict(row) for row in rows], "curves": curves}
+        arguments.json.write_text(json.dumps(numbers, indent=1))
+    print(text)
+
+
+if __name__ == "__main__":
+    main()

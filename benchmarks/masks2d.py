@@ -1,0 +1,165 @@
+"""How well 2D masks cover the things that one sees: mean best IoU per ground-truth instance view.
+
+    python benchmarks/masks2d.py --scenes DIR [--every 7] [--masks geometric|DIR]
+
+Scenes are in ScanNet's exported layout with `instance/` and `instances.json`. Things of at least 100 pixels count;
+structure and carpets are left out. A folder of masks holds one folder of label PNGs per scene, named as the scene,
+or is one such folder. Prints a table and writes docs/results/masks2d.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from seg3d_core.config import PerceptionConfig
+from seg3d_core.perception.base import MaskGenerator
+from seg3d_core.perception.geometric import GeometricMasks
+from seg3d_core.perception.label_files import LabelFiles
+from seg3d_core.types import Array, Camera, Frame
+
+ROOT = Path(__file__).resolve().parents[1]
+LEAST_PIXELS, LARGE_PIXELS = 100, 1000
+DISPARITY_NOISE, DISPARITY_STEPS, BASELINE = 0.08, 8, 0.075
+
+
+@dataclass
+class Tally:
+    """What one row of the table is made of: (best IoU, pixels) per view, segments and seconds per frame."""
+
+    views: list[tuple[float, int]] = field(default_factory=list)
+    segments: list[int] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+
+    def row(self) -> str:
+        iou, pixels = np.array(self.views).reshape(-1, 2).T
+        large = iou[pixels >= LARGE_PIXELS]
+        cells = [f"{len(iou)}", f"{iou.mean():.3f}", f"{(iou >= 0.5).mean():.2f}", f"{(iou >= 0.75).mean():.2f}"]
+        cells += [f"{large.mean():.3f}" if len(large) else "", f"{np.mean(self.segments):.1f}"]
+        milliseconds = 1000 * np.array(self.seconds)
+        return " | ".join([*cells, f"{np.median(milliseconds):.1f}", f"{np.percentile(milliseconds, 95):.1f}"])
+
+
+def scene_frames(scene: Path, every: int) -> Iterator[Frame]:
+    """Every nth frame of a scene, depth as stored."""
+    k = np.loadtxt(scene / "intrinsic" / "intrinsic_depth.txt")
+    names = sorted((p.stem for p in (scene / "depth").glob("*.png")), key=int)
+    for name in names[::every]:
+        depth = cv2.imread(str(scene / "depth" / f"{name}.png"), cv2.IMREAD_UNCHANGED).astype(np.float32) / 1000
+        rgb = cv2.cvtColor(cv2.imread(str(scene / "color" / f"{name}.jpg")), cv2.COLOR_BGR2RGB)
+        truth = cv2.imread(str(scene / "instance" / f"{name}.png"), cv2.IMREAD_UNCHANGED).astype(np.int32)
+        camera = Camera.from_matrix(k, depth.shape[1], depth.shape[0])
+        yield Frame(int(name), float(name), rgb, depth, camera, np.eye(4), name, truth)
+
+
+def add_noise(depth: Array, fx: float, rng: np.random.Generator) -> Array:
+    """Depth as a structured-light camera would see it: disparity noise and steps, 70 % of the edges lost."""
+    disparity = fx * BASELINE / np.maximum(depth, 1e-3) + rng.normal(0, DISPARITY_NOISE, depth.shape)
+    disparity = np.round(disparity * DISPARITY_STEPS) / DISPARITY_STEPS
+    out = np.where((depth > 0) & (disparity > 0), fx * BASELINE / np.maximum(disparity, 1e-3), 0)
+    edge = cv2.morphologyEx(depth, cv2.MORPH_GRADIENT, np.ones((3, 3))) > 0.05 * depth + 0.02
+    out[edge & (rng.random(depth.shape) < 0.7)] = 0
+    return out.astype(np.float32)
+
+
+def best_ious(truth: Array, labels: Array, things: Array) -> list[tuple[float, int]]:
+    """(Best IoU with any mask, pixels) of every thing of at least LEAST_PIXELS; truth and labels int (H, W)."""
+    rows, columns = int(max(truth.max(), things.max(initial=0))) + 1, int(labels.max()) + 1
+    joint = np.bincount((truth.astype(np.int64) * columns + labels).ravel(), minlength=rows * columns)
+    joint = joint.reshape(rows, columns)
+    area = joint.sum(1)
+    iou = joint / np.maximum(area[:, None] + joint.sum(0)[None] - joint, 1)
+    iou[:, 0] = 0
+    seen = things[area[things] >= LEAST_PIXELS]
+    return list(zip(iou[seen].max(1).tolist(), area[seen].tolist(), strict=True))
+
+
+def things_of(scene: Path) -> Array:
+    """Ids of what is neither structure nor carpet."""
+    instances = json.loads((scene / "instances.json").read_text())["instances"]
+    return np.array([int(k) for k, v in instances.items() if not (v["is_structure"] or v["is_carpet"])], int)
+
+
+def generator_for(masks: str, scene: Path) -> MaskGenerator:
+    if masks == "geometric":
+        return GeometricMasks(PerceptionConfig())
+    return LabelFiles(Path(masks) / scene.name if (Path(masks) / scene.name).is_dir() else masks)
+
+
+def measure(scenes: list[Path], masks: str, every: int, noisy: bool) -> Tally:
+    tally, rng = Tally(), np.random.default_rng(0)
+    for scene in scenes:
+        generator, things = generator_for(masks, scene), things_of(scene)
+        for frame in scene_frames(scene, every):
+            if noisy:
+                frame = replace(frame, depth=add_noise(frame.depth, frame.camera.fx, rng))
+            start = time.perf_counter()
+            found = generator.masks(frame)
+            if found is None or frame.instance is None:
+                continue
+            tally.seconds.append(time.perf_counter() - start)
+            tally.segments.append(len(found))
+            tally.views += best_ious(frame.instance, found.labels, things)
+    return tally
+
+
+def machine() -> str:
+    info = Path("/proc/cpuinfo")
+    names = [line.split(":")[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
+    return f"{names[0] if names else platform.processor() or platform.machine()}, {os.cpu_count()} cores, one used"
+
+
+def commit() -> str:
+    done = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    return done.stdout.strip() if done.returncode == 0 else "not committed yet"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--scenes", type=Path, required=True)
+    parser.add_argument("--every", type=int, default=7)
+    parser.add_argument("--masks", default="geometric")
+    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "results" / "masks2d.md")
+    arguments = parser.parse_args()
+    cv2.setNumThreads(1)
+    scenes = sorted(p.parent for p in arguments.scenes.glob("*/instances.json"))
+    if not scenes:
+        parser.error(f"{arguments.scenes} holds no scenes: folders with instances.json, depth/, color/ and instance/")
+    measure(scenes[:1], arguments.masks, 10_000, False)
+    inputs = {"noise-free": False, "noisy": True} if arguments.masks == "geometric" else {"as stored": False}
+    head = "| input | views | mean best IoU | >= 0.5 | >= 0.75 | views >= 1000 px | segments | median ms | p95 ms |"
+    lines = [head, "|" + "---|" * 9]
+    for name, noisy in inputs.items():
+        lines.append(f"| {name} | {measure(scenes, arguments.masks, arguments.every, noisy).row()} |")
+    table = "\n".join(lines)
+    what = "geometric" if arguments.masks == "geometric" else f"files of {Path(arguments.masks).name}"
+    text = f"""# 2D masks against ground truth
+
+Masks: {what}. Scenes: {", ".join(s.name for s in scenes)}, every {arguments.every}th frame. Best IoU of any mask
+per view of a thing of at least {LEAST_PIXELS} pixels; structure and carpets left out. Noisy: {DISPARITY_NOISE} px of
+disparity noise, steps of 1/{DISPARITY_STEPS} px, 70 % of the pixels at depth edges lost.
+
+{table}
+
+{datetime.date.today()}, {machine()}, commit {commit()}.
+"""
+    print(table)
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    arguments.out.write_text(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,81 @@
+"""ros2 launch seg3d_ros segment.launch.py rgb_topic:=/camera/color/image_raw map_frame:=odom rviz:=true ...
+
+Every parameter of the node that has no argument here goes into a file: params_file:=my.yaml.
+"""
+
+from launch import LaunchDescription
+from launch.actions import DeclareLaunchArgument, SetEnvironmentVariable
+from launch.conditions import IfCondition
+from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
+from launch_ros.actions import Node
+from launch_ros.parameter_descriptions import ParameterValue
+from launch_ros.substitutions import FindPackageShare
+
+# name: (default, what it is, type)
+PARAMETERS = {
+    "rgb_topic": ("rgb/image_raw", "colour images", str),
+    "depth_topic": ("depth/image_raw", "depth images registered to colour", str),
+    "camera_info_topic": ("rgb/camera_info", "intrinsics of the colour images", str),
+    "mask_topic": ("masks", "label images, read if perception.masks is topic", str),
+    "map_frame": ("map", "frame of the map and of every output", str),
+    "camera_frame": ("", "optical frame of the camera; empty: the colour images' frame_id", str),
+    "pose_source": ("tf", "tf, pose or odometry", str),
+    "pose_topic": ("pose", "PoseStamped or Odometry", str),
+    "pose_frame": ("", "the frame whose pose the topic gives", str),
+    "rectified": ("false", "the images are rectified", bool),
+    "sync_slop": ("0.02", "largest distance of the stamps of one frame [s]", float),
+    "profile": ("cpu-geometric", "a named set of settings", str),
+    "maps_folder": ("~/.ros/seg3d", "save_map and load_map stay inside this folder", str),
+    "use_sim_time": ("false", "take the time from /clock", bool),
+}
+
+
+def generate_launch_description() -> LaunchDescription:
+    share = FindPackageShare("seg3d_ros")
+    arguments = [
+        DeclareLaunchArgument(name, default_value=default, description=text)
+        for name, (default, text, _) in PARAMETERS.items()
+    ]
+    arguments += [
+        DeclareLaunchArgument("namespace", default_value="", description="namespace of the node"),
+        DeclareLaunchArgument("rviz", default_value="false", description="open RViz"),
+        DeclareLaunchArgument(
+            "params_file",
+            default_value=PathJoinSubstitution([share, "config", "seg3d.yaml"]),
+            description="a parameter file; the arguments above go on top",
+        ),
+    ]
+    # Jazzy and Humble read the first, newer ones the second.
+    profile = PathJoinSubstitution([share, "config", "fastdds_shm.xml"])
+    environment = [
+        SetEnvironmentVariable(name, LaunchConfiguration("dds_profile"))
+        for name in ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
+    ]
+    arguments.append(
+        DeclareLaunchArgument("dds_profile", default_value=profile, description="Fast DDS profile with room for images")
+    )
+    values = {
+        name: ParameterValue(LaunchConfiguration(name), value_type=kind) for name, (_, _, kind) in PARAMETERS.items()
+    }
+    node = Node(
+        package="seg3d_ros",
+        executable="segment_node",
+        name="seg3d",
+        namespace=LaunchConfiguration("namespace"),
+        output="screen",
+        parameters=[LaunchConfiguration("params_file"), values],
+    )
+    rviz = Node(
+        package="rviz2",
+        executable="rviz2",
+        namespace=LaunchConfiguration("namespace"),
+        arguments=[
+            "-d",
+            PathJoinSubstitution([share, "rviz", "seg3d.rviz"]),
+            "-f",
+            LaunchConfiguration("map_frame"),
+        ],
+        remappings=[("seg3d/image", LaunchConfiguration("rgb_topic"))],
+        condition=IfCondition(LaunchConfiguration("rviz")),
+    )
+    return LaunchDescription([*arguments, *environment, node, rviz])

@@ -1,0 +1,144 @@
+"""The distribution's packages where they import, our own small ones where not: decided here and nowhere else.
+
+`message_filters` or `sync.Synchroniser`, `tf2_ros` or `transforms.TransformBuffer`, `cv_bridge` or
+`convert.image_to_numpy`, `sensor_msgs_py` or `convert.points_to_cloud`. Both sides pass the same tests.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from . import convert, validate
+from .sync import Synchroniser
+from .transforms import TransformBuffer, TransformError
+
+
+def _optional(name: str) -> Any:
+    # A cv_bridge built for another numpy fails with AttributeError or worse than ImportError.
+    try:
+        return importlib.import_module(name)
+    except Exception:
+        return None
+
+
+message_filters = _optional("message_filters")
+tf2_ros = _optional("tf2_ros")
+cv_bridge = _optional("cv_bridge")
+point_cloud2 = _optional("sensor_msgs_py.point_cloud2")
+
+
+class FilterSynchroniser(Synchroniser):
+    """The same promises, matched by message_filters' approximate-time policy; items must be stamped messages."""
+
+    def __init__(self, streams: int, on_match: Any, *, slop: float = 0.02, queue: int = 10, **options: Any):
+        super().__init__(streams, on_match, slop=slop, queue=queue, **options)
+        self._filters = [message_filters.SimpleFilter() for _ in range(streams)]
+        self._policy = message_filters.ApproximateTimeSynchronizer(self._filters, queue, slop)
+        self._policy.registerCallback(self._matched)
+
+    def _matched(self, *items: Any) -> None:
+        self.matched += 1
+        self.on_match(*items)
+
+    def _clear(self) -> None:
+        for queue in self._policy.queues:
+            queue.clear()
+        self._count_unmatched()
+
+    def _push(self, stream: int, stamp: float, item: Any) -> None:
+        self._filters[stream].signalMessage(item)
+        self._count_unmatched()
+
+    def _count_unmatched(self) -> None:
+        for stream, queue in enumerate(self._policy.queues):
+            taken = self.received[stream] - self.backward[stream] - self.matched
+            self.unmatched[stream] = taken - len(queue)
+
+
+class Tf2Buffer(TransformBuffer):
+    """Looks up in a tf2 buffer; the own one keeps the chains, which say where a lookup breaks."""
+
+    def __init__(self, cache: float = 30.0, reset_after: float = 1.0):
+        super().__init__(cache, reset_after)
+        from rclpy.duration import Duration
+
+        self._tf2 = tf2_ros.Buffer(cache_time=Duration(seconds=cache))
+
+    def add(
+        self,
+        parent: str,
+        child: str,
+        stamp: float,
+        translation: Sequence[float],
+        quaternion: Sequence[float],
+        *,
+        static: bool = False,
+    ) -> None:
+        super().add(parent, child, stamp, translation, quaternion, static=static)
+        self._give(parent.lstrip("/"), child.lstrip("/"), stamp, translation, quaternion, static)
+
+    def _give(self, parent: str, child: str, stamp: float, translation: Any, quaternion: Any, static: bool) -> None:
+        from geometry_msgs.msg import TransformStamped
+        from rclpy.time import Time
+
+        message = TransformStamped(child_frame_id=child)
+        message.header.frame_id = parent
+        message.header.stamp = Time(nanoseconds=round(stamp * 1e9)).to_msg()
+        t, r = message.transform.translation, message.transform.rotation
+        t.x, t.y, t.z = map(float, translation)
+        r.x, r.y, r.z, r.w = map(float, quaternion)
+        (self._tf2.set_transform_static if static else self._tf2.set_transform)(message, "seg3d")
+
+    def clear(self) -> None:
+        super().clear()
+        self._tf2.clear()
+        for child, (translation, quaternion) in self._static.items():
+            self._give(self._parent[child], child, 0.0, translation, quaternion, True)
+
+    def lookup(self, target: str, source: str, stamp: float) -> np.ndarray:
+        from rclpy.time import Time
+        from seg3d_core.geometry import quaternion_to_matrix
+
+        target, source = target.lstrip("/"), source.lstrip("/")
+        if target == source:
+            return np.eye(4)
+        try:
+            found = self._tf2.lookup_transform(target, source, Time(nanoseconds=round(stamp * 1e9)))
+        except tf2_ros.TransformException as error:
+            raise TransformError(str(error)) from None
+        t, r = found.transform.translation, found.transform.rotation
+        return quaternion_to_matrix((t.x, t.y, t.z), (r.x, r.y, r.z, r.w))
+
+
+def bridge_to_numpy(message: Any, allowed: tuple[str, ...], what: str) -> np.ndarray:
+    """cv_bridge checks neither sizes nor encodings before it reads, so the checks come first."""
+    validate.image(message, allowed, what)
+    return np.asarray(cv_bridge.CvBridge().imgmsg_to_cv2(message, "passthrough"))
+
+
+def make_synchroniser(*args: Any, **options: Any) -> Synchroniser:
+    return (FilterSynchroniser if message_filters else Synchroniser)(*args, **options)
+
+
+def make_buffer(*args: Any, **options: Any) -> TransformBuffer:
+    return (Tf2Buffer if tf2_ros else TransformBuffer)(*args, **options)
+
+
+def make_cloud(points: np.ndarray, header: Any) -> Any:
+    """PointCloud2 of a structured array of type `convert.CLOUD`."""
+    if point_cloud2:
+        return point_cloud2.create_cloud(header, convert.cloud_fields(), points)
+    return convert.points_to_cloud(points, header)
+
+
+image_to_numpy = bridge_to_numpy if cv_bridge else convert.image_to_numpy
+
+
+def chosen() -> str:
+    """For the log at start."""
+    names = {"message_filters": message_filters, "tf2_ros": tf2_ros, "cv_bridge": cv_bridge, "sensor_msgs_py": point_cloud2}
+    return ", ".join(f"{name}: {'installed' if module else 'own fallback'}" for name, module in names.items())

@@ -1,0 +1,176 @@
+"""/diagnostics: rates, drops, latencies, queues, memory; and after 5 s without a frame, why."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
+
+from . import explain, qos
+from .inputs import Input, Inputs
+
+PATIENCE = 5.0  # seconds without a frame before the node says why
+REPEAT = 30.0  # seconds between two such lines in the log
+OK, WARN = DiagnosticStatus.OK, DiagnosticStatus.WARN
+
+
+class Diagnostics:
+    """Published once a second while the node is active."""
+
+    def __init__(self, node: Any, parameters: Any, inputs: Inputs, runtime: Any, report: Any):
+        self.node, self.parameters, self.inputs, self.runtime = node, parameters, inputs, runtime
+        self.publisher = node.create_publisher(DiagnosticArray, "/diagnostics", qos.DIAGNOSTICS)
+        self._timer = node.create_timer(
+            1.0, report.guarded(self._publish), callback_group=MutuallyExclusiveCallbackGroup()
+        )
+        self._counts: dict[str, int] = {}
+        self._rates: dict[str, float] = {}
+        self._at = time.monotonic()
+        self._said = (0.0, "")
+
+    def close(self) -> None:
+        self.node.destroy_timer(self._timer)
+        self.node.destroy_publisher(self.publisher)
+
+    def _publish(self) -> None:
+        self._measure_rates()
+        situation = self._situation()
+        statistics = self.runtime.statistics()
+        message = DiagnosticArray()
+        message.header.stamp = self.node.get_clock().now().to_msg()
+        message.status = [self._input_status(situation), self._mapping_status(statistics), self._drops_status(statistics)]
+        self.publisher.publish(message)
+
+    def _measure_rates(self) -> None:
+        now = time.monotonic()
+        counts = {role: each.count for role, each in self.inputs.inputs.items()} | {"frames": self.inputs.frames}
+        span = max(now - self._at, 1e-3)
+        self._rates = {name: (n - self._counts.get(name, n)) / span for name, n in counts.items()}
+        self._counts, self._at = counts, now
+
+    # --- the three statuses --------------------------------------------------------------------
+
+    def _status(self, name: str, level: bytes, message: str, values: dict[str, Any]) -> DiagnosticStatus:
+        status = DiagnosticStatus(level=level, message=message, hardware_id="seg3d")
+        status.name = f"{self.node.get_fully_qualified_name()}: {name}"
+        status.values = [KeyValue(key=key, value=str(value)) for key, value in values.items()]
+        return status
+
+    def _input_status(self, situation: explain.Situation) -> DiagnosticStatus:
+        silent = time.monotonic() - self.inputs.last_frame
+        values = {
+            "frames": self.inputs.frames,
+            "frames per second": f"{self._rates.get('frames', 0.0):.1f}",
+            "pairs matched": situation.matched,
+            "waiting for a pose": len(self.inputs.waiting),
+            "camera_info": "known" if situation.camera_known else "not yet",
+            "pose": situation.pose_chain or "no image has arrived, so its frame is unknown",
+            "use_sim_time": situation.use_sim_time,
+            **{f"{t.role} {t.topic}": explain.topic_line(t) for t in situation.topics},
+        }
+        if silent < PATIENCE:
+            return self._status("input", OK, "frames arrive" if self.inputs.frames else "waiting for frames", values)
+        reasons = explain.causes(situation)
+        text = f"no synchronised frame for {silent:.0f} s: {'; '.join(reasons)}"
+        self._say(text, "; ".join(reasons[:1]))
+        values |= {f"cause {n}": reason for n, reason in enumerate(reasons, 1)}
+        return self._status("input", WARN, text, values)
+
+    def _say(self, text: str, kind: str) -> None:
+        """Into the log: at once when the first cause is a new one, else now and then."""
+        now = time.monotonic()
+        since, said = self._said
+        if now - since > REPEAT or (said != kind and now - since > PATIENCE):
+            self._said = (now, kind)
+            self.node.get_logger().warning(text)
+
+    def _mapping_status(self, statistics: Any) -> DiagnosticStatus:
+        values: dict[str, Any] = {"points": statistics.points, "instances": statistics.instances}
+        if statistics.last_stamp is not None:
+            values["last stamp"] = f"{statistics.last_stamp:.3f}"
+        values |= statistics.counters
+        for name, stage in statistics.stages.items():
+            values[f"stage {name}"] = f"median {stage.median_ms:.1f} ms, p95 {stage.p95_ms:.1f} ms, {stage.count} runs"
+        for name, queue in statistics.queues.items():
+            values[f"queue {name}"] = f"{queue.length} of {queue.capacity}, {queue.dropped} overtaken"
+        for name, megabytes in statistics.memory_mb.items():
+            values[f"memory {name}"] = f"{megabytes:.1f} MB"
+        values["memory process"] = f"{_resident_mb():.0f} MB"
+        text = f"{statistics.points} points, {statistics.instances} instances"
+        return self._status("mapping", OK, text, values)
+
+    def _drops_status(self, statistics: Any) -> DiagnosticStatus:
+        lost = {f"lost in transport {each.topic}": each.lost for each in self.inputs.inputs.values() if each.lost}
+        drops = {**statistics.drops, **lost}
+        return self._status("drops", OK, f"{sum(drops.values())} dropped or lost" if drops else "none", drops)
+
+    # --- facts for the explanation -------------------------------------------------------------
+
+    def _situation(self) -> explain.Situation:
+        inputs, p = self.inputs, self.parameters
+        known = dict(self.node.get_topic_names_and_types())
+        colour = inputs.inputs["colour"]
+        chain = ""
+        if colour.frame_id or p["camera_frame"]:
+            stamp = colour.stamps[-1] if colour.stamps else None
+            chain = inputs.poses.explain(p["camera_frame"] or colour.frame_id, stamp)
+        return explain.Situation(
+            topics=tuple(self._facts(each, known) for each in inputs.inputs.values()),
+            slop=p["sync_slop"],
+            clock=self.node.get_clock().now().nanoseconds * 1e-9,
+            use_sim_time=bool(p["use_sim_time"]),
+            matched=inputs.sync.matched,
+            frames=inputs.frames,
+            camera_known=inputs.camera is not None,
+            pose_source=p["pose_source"],
+            pose_chain=chain,
+            drops=self.runtime.statistics().drops,
+        )
+
+    def _facts(self, each: Input, known: dict[str, list[str]]) -> explain.TopicFacts:
+        offers = [o for o in each.publishers() if o.topic_type == each.type_name]
+        return explain.TopicFacts(
+            role=each.role,
+            topic=each.full_topic,
+            type_wanted=each.type_name,
+            asked=qos.describe(each.asked),
+            types_seen=tuple(known.get(each.full_topic, ())),
+            offers=tuple(
+                explain.Offer(
+                    f"{o.node_namespace.rstrip('/')}/{o.node_name}",
+                    qos.describe(o.qos_profile),
+                    qos.compatible(o.qos_profile, each.asked),
+                )
+                for o in offers
+            ),
+            count=each.count,
+            lost=each.lost,
+            rate=self._rates.get(each.role, 0.0),
+            last_stamp=each.stamps[-1] if each.stamps else None,
+            frame_id=each.frame_id,
+            partner=self._partner_distance(each),
+            suggestions=self._suggestions(each, known) if not offers else (),
+        )
+
+    def _partner_distance(self, each: Input) -> float | None:
+        other = {"colour": "depth", "depth": "colour"}.get(each.role)
+        if other is None:
+            return None
+        mine, theirs = list(each.stamps), list(self.inputs.inputs[other].stamps)
+        return min((abs(a - b) for a in mine for b in theirs), default=None)
+
+    def _suggestions(self, each: Input, known: dict[str, list[str]]) -> tuple[str, ...]:
+        """Topics of the right type that somebody publishes."""
+        own = {i.full_topic for i in self.inputs.inputs.values()}
+        names = [name for name, types in known.items() if each.type_name in types and name not in own]
+        return tuple(name for name in sorted(names) if self.node.count_publishers(name))[:8]
+
+
+def _resident_mb() -> float:
+    try:
+        with open("/proc/self/statm") as file:  # noqa: PTH123
+            return int(file.read().split()[1]) * 4096 / 1e6
+    except OSError:
+        return float("nan")

@@ -1,0 +1,169 @@
+"""The lifecycle node. Configure builds the runtime, activate listens and publishes, cleanup gives everything back."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import sys
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+import rclpy
+from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor
+from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
+from rclpy.signals import SignalHandlerOptions
+from seg3d_core.errors import Seg3DError
+from seg3d_core.runtime import LiveRuntime
+
+from . import backends
+from .diagnostics import Diagnostics
+from .inputs import Inputs
+from .outputs import Outputs
+from .parameters import Parameters
+from .report import LogBridge, Reporter
+from .services import Services
+from .stopping import Stop
+
+THREADS = 3  # sensors, services, diagnostics: one callback group each
+SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
+ERROR = TransitionCallbackReturn.ERROR
+
+
+def _said(transition: Callable[[Any, Any], TransitionCallbackReturn]) -> Callable[[Any, Any], TransitionCallbackReturn]:
+    """rclpy swallows what a transition throws; this says it first."""
+
+    @functools.wraps(transition)
+    def call(node: Any, state: Any) -> TransitionCallbackReturn:
+        try:
+            return transition(node, state)
+        except Exception:
+            node.get_logger().error(f"{transition.__name__} failed; this is a bug:\n{traceback.format_exc()}")
+            return ERROR
+
+    return call
+
+
+class SegmentNode(LifecycleNode):
+    """Raises ConfigError for parameters that are out of range."""
+
+    def __init__(self, **options: Any):
+        super().__init__("seg3d", **options)
+        self.parameters = Parameters(self)
+        self.report = Reporter(self.get_logger())
+        self.runtime: LiveRuntime | None = None
+        self.inputs: Inputs | None = None
+        self.services_ = Services(self, self.parameters, lambda: self.runtime if self.inputs else None)
+        self._log_bridge = LogBridge(self.get_logger())
+        logging.getLogger("seg3d_core").addHandler(self._log_bridge)
+        logging.getLogger("seg3d_core").propagate = False
+
+    # --- lifecycle -----------------------------------------------------------------------------
+
+    @_said
+    def on_configure(self, state: Any) -> TransitionCallbackReturn:
+        self.outputs = Outputs(self, self.parameters, self.report)
+        try:
+            runtime = LiveRuntime(
+                self.parameters.config(), on_snapshot=self.outputs.offer, on_event=self.report.event
+            )
+            runtime.start()
+        except Seg3DError as error:
+            self.outputs.close()
+            self.get_logger().error(f"cannot configure: {error}")
+            return FAILURE
+        self.runtime, self.report.count_drop = runtime, runtime.count_drop
+        self.parameters.locked = True
+        self.get_logger().info(backends.chosen())
+        return SUCCESS
+
+    @_said
+    def on_activate(self, state: Any) -> TransitionCallbackReturn:
+        self.inputs = Inputs(self, self.parameters, self.runtime, self.report)
+        self.diagnostics = Diagnostics(self, self.parameters, self.inputs, self.runtime, self.report)
+        self.outputs.offer(self.runtime.snapshot)  # what is known already, be it nothing
+        return super().on_activate(state)
+
+    @_said
+    def on_deactivate(self, state: Any) -> TransitionCallbackReturn:
+        self._deafen()
+        return super().on_deactivate(state)
+
+    @_said
+    def on_cleanup(self, state: Any) -> TransitionCallbackReturn:
+        self._give_back()
+        return SUCCESS
+
+    @_said
+    def on_shutdown(self, state: Any) -> TransitionCallbackReturn:
+        self._deafen()
+        self._give_back()
+        return SUCCESS
+
+    @_said
+    def on_error(self, state: Any) -> TransitionCallbackReturn:
+        self._deafen()
+        self._give_back()
+        return SUCCESS
+
+    def _deafen(self) -> None:
+        inputs, self.inputs = self.inputs, None
+        if inputs is not None:
+            inputs.close()
+            self.diagnostics.close()
+
+    def _give_back(self) -> None:
+        runtime, self.runtime = self.runtime, None
+        if runtime is not None:
+            runtime.stop()
+            self.outputs.close()
+        self.parameters.locked = False
+
+    def close(self) -> None:
+        """From any state."""
+        self._deafen()
+        self._give_back()
+        logging.getLogger("seg3d_core").removeHandler(self._log_bridge)
+
+
+def run(args: list[str] | None, stop: Stop) -> int:
+    """Until a signal; returns the exit code: 0, or 1 when the parameters or the start are bad."""
+    stop.starting = False
+    # Own handlers: rclpy's would invalidate the context under a thread that still publishes.
+    rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+    try:
+        node = SegmentNode()
+    except Seg3DError as error:
+        print(f"seg3d: {error}", file=sys.stderr)
+        rclpy.try_shutdown()
+        return 1
+    executor = MultiThreadedExecutor(num_threads=THREADS)
+    executor.add_node(node)
+    try:
+        code = 0 if not node.parameters["autostart"] or _start(node, stop) else 1
+        while code == 0 and not stop.is_set() and rclpy.ok():
+            executor.spin_once(timeout_sec=0.1)
+    except ExternalShutdownException:
+        code = 0
+    finally:
+        node.close()
+        executor.shutdown(timeout_sec=2)
+        node.destroy_node()
+        rclpy.try_shutdown()
+    return code
+
+
+def _start(node: SegmentNode, stop: Stop) -> bool:
+    if node.trigger_configure() != SUCCESS:
+        return False
+    if not stop.is_set():
+        node.trigger_activate()
+        node.get_logger().info("active; frames are expected on " + ", ".join(_expected(node)))
+    return True
+
+
+def _expected(node: SegmentNode) -> list[str]:
+    """Every input with its publishers at start; they may well come later."""
+    if node.inputs is None:
+        return []
+    return [f"{i.full_topic} ({len(i.publishers())} publishers)" for i in node.inputs.inputs.values()]

@@ -1,0 +1,27 @@
+from glob import glob
+
+from setuptools import setup
+
+setup(
+    name="seg3d_ros",
+    version="0.1.0",
+    description="The ROS 2 node of seg3d",
+    license="Apache-2.0",
+    packages=["seg3d_ros"],
+    data_files=[
+        ("share/ament_index/resource_index/packages", ["resource/seg3d_ros"]),
+        ("share/seg3d_ros", ["package.xml"]),
+        ("share/seg3d_ros/launch", glob("launch/*.launch.py")),
+        ("share/seg3d_ros/rviz", glob("rviz/*.rviz")),
+        ("share/seg3d_ros/config", glob("config/*")),
+    ],
+    install_requires=["setuptools", "seg3d"],
+    extras_require={"test": ["pytest"]},  # colcon test chooses pytest by this
+    zip_safe=True,
+    entry_points={
+        "console_scripts": [
+            "segment_node = seg3d_ros.node:main",
+            "camera_player = seg3d_ros.player:main",
+        ]
+    },
+)

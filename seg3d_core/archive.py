@@ -1,0 +1,313 @@
+"""The container of saved maps: one zip (stored) of `meta.json`, `.npy` arrays and blobs such as JPEG views.
+
+It knows nothing of maps. Writing is atomic: a process that dies on the way leaves the old file whole.
+Reading trusts nothing: every size is checked against the file's own before memory is taken, every byte by
+the zip's checksums, and nothing is ever unpickled or unpacked to disk.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import math
+import os
+import re
+import struct
+import time
+import zipfile
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import IO, Any
+from uuid import uuid4
+
+import numpy as np
+
+from . import __version__
+from .errors import MapFileError
+from .types import Array
+
+FORMAT = "seg3d-map"
+VERSION = (1, 0)
+"""(major, minor): a higher minor version adds what older readers may ignore, a higher major does not."""
+
+_META = "meta.json"
+_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*(/[A-Za-z0-9_-][A-Za-z0-9_.-]*)*")
+_CHUNK = 1 << 20
+_LEFTOVER_AGE = 3600.0
+# What zipfile, struct and numpy's header parser raise on hostile bytes, beside their own errors.
+_DAMAGE = (
+    zipfile.BadZipFile,
+    struct.error,
+    EOFError,
+    IndexError,
+    KeyError,
+    MemoryError,
+    NotImplementedError,
+    OverflowError,
+    RecursionError,
+    RuntimeError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Archive:
+    """What `read_archive` found: the caller's own meta, arrays and blobs, and who wrote them when.
+
+    `version` is (major, minor) of the format, `software` the version of seg3d that wrote the file, `saved`
+    the time in ISO 8601 (UTC).
+    """
+
+    meta: dict[str, Any]
+    arrays: dict[str, Array]
+    blobs: dict[str, bytes]
+    version: tuple[int, int] = VERSION
+    software: str = __version__
+    saved: str = ""
+
+
+def write_archive(
+    path: str | Path,
+    meta: Mapping[str, Any],
+    arrays: Mapping[str, Array],
+    blobs: Mapping[str, bytes],
+    *,
+    overwrite: bool,
+) -> None:
+    """Writes one file, all or nothing: to a temporary file beside `path`, synced, then renamed over it.
+
+    `meta` must be JSON without NaN; names are letters, digits and `_.-`, with `/` between parts; arrays of
+    any shape, of numbers, booleans or strings. Raises MapFileError with code `exists`, `no_space` or
+    `unwritable`; ValueError or TypeError for what can't be stored.
+    """
+    path = Path(path)
+    members: dict[str, Array | bytes] = {
+        **{_checked("arrays", name) + ".npy": np.asarray(array) for name, array in arrays.items()},
+        **{_checked("blobs", name): blob for name, blob in blobs.items()},
+    }
+    header = {
+        "format": FORMAT,
+        "version": "{}.{}".format(*VERSION),
+        "software": __version__,
+        "saved": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "members": sorted(members),
+        "meta": dict(meta),
+    }
+    text = json.dumps(header, allow_nan=False, ensure_ascii=False, indent=1).encode()
+    if path.is_dir():
+        raise MapFileError("unwritable", f"{path} is a folder: give a file name such as {path / 'map.seg3d'}")
+    if not overwrite and path.exists():
+        raise MapFileError("exists", f"{path} exists already: choose another name or allow overwriting")
+    _remove_leftovers(path)
+    temporary = path.with_name(f".{path.name}.{uuid4().hex}.part")
+    try:
+        with temporary.open("xb") as file:
+            _write_members(file, {_META: text, **members})
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise _write_error(path, error) from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
+
+
+def read_archive(path: str | Path) -> Archive:
+    """Reads a file that `write_archive` made, or says with a MapFileError why not.
+
+    Codes: `not_found`, `not_a_map`, `damaged`, `newer_version`. Memory stays within about the file's size.
+    """
+    path = Path(path)
+    try:
+        with path.open("rb") as file:
+            return _read(path, file)
+    except FileNotFoundError:
+        raise MapFileError("not_found", f"there is no map file {path}") from None
+    except OSError as error:
+        raise MapFileError("damaged", f"{path} cannot be read: {error.strerror or error}") from error
+
+
+def _checked(kind: str, name: str) -> str:
+    if not _NAME.fullmatch(name):
+        raise ValueError(f"{kind} name {name!r}: use letters, digits and _.- with / between parts")
+    return f"{kind}/{name}"
+
+
+def _write_members(file: IO[bytes], members: Mapping[str, Array | bytes]) -> None:
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
+        for name, content in members.items():
+            if isinstance(content, np.ndarray):
+                # A bare ZipInfo carries no clock: the same map gives the same bytes.
+                with archive.open(zipfile.ZipInfo(name), "w", force_zip64=True) as member:
+                    np.lib.format.write_array(member, content, allow_pickle=False)
+            else:
+                archive.writestr(zipfile.ZipInfo(name), content)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Makes the rename itself durable; not every file system lets folders be synced."""
+    with suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def _remove_leftovers(path: Path) -> None:
+    """Removes what killed writers of this file left; young ones may belong to a writer that lives."""
+    with suppress(OSError):
+        for old in path.parent.glob(f".{path.name}.*.part"):
+            if time.time() - old.stat().st_mtime > _LEFTOVER_AGE:
+                old.unlink()
+
+
+def _write_error(path: Path, error: OSError) -> MapFileError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return MapFileError("no_space", f"no space left to write {path}: free some or choose another disk")
+    if error.errno == errno.ENOENT:
+        return MapFileError(
+            "unwritable", f"cannot write {path}: the folder {path.parent} does not exist, make it first"
+        )
+    return MapFileError("unwritable", f"cannot write {path}: {error.strerror or error}; check the folder's permissions")
+
+
+def _damaged(path: Path, what: str) -> MapFileError:
+    return MapFileError("damaged", f"{path} is damaged: {what}; take a copy of it or save the map again")
+
+
+def _not_a_map(path: Path, what: str) -> MapFileError:
+    return MapFileError("not_a_map", f"{path} is no saved map: {what}")
+
+
+def _read(path: Path, file: IO[bytes]) -> Archive:
+    size = os.fstat(file.fileno()).st_size
+    if size == 0:
+        raise _damaged(path, "it is empty")
+    if file.read(4) != b"PK\x03\x04":
+        raise _not_a_map(path, "it does not start like one")
+    try:
+        archive = zipfile.ZipFile(file)
+    except _DAMAGE as error:
+        raise _damaged(path, f"its table of contents is unreadable, so it may be cut short ({error})") from error
+    with archive:
+        members = _checked_members(path, archive, size)
+        header, version = _read_header(path, archive, members)
+        arrays, blobs = {}, {}
+        for name, info in members.items():
+            if name.startswith("arrays/") and name.endswith(".npy"):
+                arrays[name[7:-4]] = _read_member(path, archive, info, _read_array)
+            elif name.startswith("blobs/"):
+                blobs[name[6:]] = _read_member(path, archive, info, _read_bytes)
+    return Archive(
+        header["meta"], arrays, blobs, version, str(header.get("software", "")), str(header.get("saved", ""))
+    )
+
+
+def _checked_members(path: Path, archive: zipfile.ZipFile, size: int) -> dict[str, zipfile.ZipInfo]:
+    """Name to member; nothing is read of an archive whose table promises what the file can't hold."""
+    members: dict[str, zipfile.ZipInfo] = {}
+    for info in archive.infolist():
+        if not _NAME.fullmatch(info.filename):
+            raise _damaged(path, f"the name {info.filename[:80]!r} inside is not allowed")
+        if info.filename in members:
+            raise _damaged(path, f"{info.filename!r} stands in it twice")
+        if info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 1 or info.file_size != info.compress_size:
+            raise _damaged(path, f"{info.filename!r} is compressed or encrypted, which maps never are")
+        members[info.filename] = info
+    if sum(info.file_size for info in members.values()) > size:
+        raise _damaged(path, "its parts claim to be larger than the file")
+    if _META not in members:
+        raise _not_a_map(path, f"there is no {_META} in it")
+    return members
+
+
+def _read_header(
+    path: Path, archive: zipfile.ZipFile, members: Mapping[str, zipfile.ZipInfo]
+) -> tuple[dict[str, Any], tuple[int, int]]:
+    text = _read_member(path, archive, members[_META], _read_bytes)
+    try:
+        header = json.loads(text, parse_constant=_refuse_number, parse_float=_finite)
+    except _DAMAGE as error:
+        raise _damaged(path, f"{_META} is no JSON ({error})") from error
+    if not isinstance(header, dict) or header.get("format") != FORMAT:
+        raise _not_a_map(path, f"{_META} does not say {FORMAT!r}")
+    match = re.fullmatch(r"(\d{1,6})\.(\d{1,6})", str(header.get("version")), re.ASCII)
+    if match is None:
+        raise _damaged(path, f"its format version {str(header.get('version'))[:40]!r} is not like 1.0")
+    version = int(match[1]), int(match[2])
+    if version[0] > VERSION[0]:
+        raise MapFileError(
+            "newer_version",
+            f"{path} has format {version[0]}.{version[1]}, written by seg3d {str(header.get('software'))[:40]}; "
+            f"this is seg3d {__version__}, which reads up to {VERSION[0]}.x: update seg3d",
+        )
+    if not isinstance(header.get("meta"), dict):
+        raise _damaged(path, f"{_META} has no table `meta`")
+    if header.get("members") != sorted(members.keys() - {_META}):
+        raise _damaged(path, "its parts are not those that it was saved with")
+    return header, version
+
+
+def _refuse_number(text: str) -> float:
+    raise ValueError(f"{text} is not allowed")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    return value if math.isfinite(value) else _refuse_number(text)
+
+
+def _read_member(
+    path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo, read: Callable[[IO[bytes], int], Any]
+) -> Any:
+    try:
+        with archive.open(info) as member:
+            return read(member, info.file_size)
+    except _DAMAGE as error:
+        raise _damaged(path, f"{info.filename!r}: {error or type(error).__name__}") from error
+
+
+def _read_bytes(member: IO[bytes], size: int) -> bytes:
+    content = member.read()
+    if len(content) != size:
+        raise ValueError(f"{len(content)} bytes where {size} were promised")
+    return content
+
+
+def _read_array(member: IO[bytes], size: int) -> Array:
+    """One .npy; its header must promise exactly the bytes that follow, before memory is taken for them."""
+    major = np.lib.format.read_magic(member)[0]
+    if major not in (1, 2):
+        raise ValueError(f"unknown .npy version {major}")
+    read_header = np.lib.format.read_array_header_1_0 if major == 1 else np.lib.format.read_array_header_2_0
+    try:
+        shape, fortran, dtype = read_header(member)
+    except Exception as error:  # numpy tries several parsers on it, each with exceptions of its own
+        raise ValueError(f"its header is unreadable ({error})") from error
+    if dtype.kind not in "biufcSU" or dtype.itemsize == 0:
+        raise ValueError(f"arrays of type {dtype} are not allowed")
+    if any(n < 0 for n in shape):
+        raise ValueError(f"shape {shape} is negative")
+    left = size - member.tell()
+    if math.prod(shape) * dtype.itemsize != left:
+        raise ValueError(f"shape {shape} of {dtype} does not fit the {left} bytes that follow")
+    out = np.empty(left, np.uint8)
+    done = 0
+    while done < left:
+        chunk = member.read(min(_CHUNK, left - done))
+        if not chunk:
+            raise EOFError("cut short")
+        out[done : done + len(chunk)] = np.frombuffer(chunk, np.uint8)
+        done += len(chunk)
+    if member.read(1):
+        raise ValueError("more bytes than promised")
+    array = out.view(dtype)
+    return array.reshape(shape[::-1]).T if fortran else array.reshape(shape)

@@ -1,0 +1,219 @@
+"""The `seg3d` command. Each command imports what it needs when it runs, so that `--help` answers at once."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    name="seg3d",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    help="Posed RGB-D in, 3D instances and text answers out.\n\n"
+    "[bold]Start here:[/bold]\n\n"
+    "  seg3d check PATH                       is this recording all right? (no model needed)\n\n"
+    "  seg3d run PATH --out DIR               map it and find the things in it\n\n"
+    '  seg3d query DIR "the sofa"             ask for one\n\n'
+    "PATH is a folder in ScanNet's exported layout, a TUM RGB-D or Replica folder, a rosbag2, or `synthetic`.",
+)
+models_app = typer.Typer(no_args_is_help=True, help="Weights: what there is, where it lies, how to get it.")
+app.add_typer(models_app, name="models")
+
+PathArgument = Annotated[str, typer.Argument(help="Folder, bag, or `synthetic[:SEED[:noisy]]`.", show_default=False)]
+Kind = Annotated[
+    str | None, typer.Option(help="scannet, tum, replica, rosbag or synthetic; guessed from the path if left out.")
+]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object on standard output, nothing else.")]
+Stride = Annotated[int, typer.Option(min=1, help="Take every n-th frame.")]
+MaxFrames = Annotated[int | None, typer.Option(min=1, help="Stop after this many frames.")]
+DepthScale = Annotated[float | None, typer.Option(help="Depth units per metre, where the layout's own is wrong.")]
+Option = Annotated[
+    list[str],
+    typer.Option(
+        "--option", "-o", help="Of the source, name=value; for a bag: rgb_topic, depth_topic, pose_topic, ..."
+    ),
+]
+Settings = Annotated[list[str], typer.Option("--set", help="A setting, e.g. map.voxel_size=0.03; may be repeated.")]
+Profile = Annotated[str, typer.Option(help="A named set of settings: cpu-geometric, paper-re0.")]
+Directory = Annotated[Path, typer.Argument(help="What `seg3d run` left, or a .seg3d file.", show_default=False)]
+
+
+@app.command()
+def check(
+    path: PathArgument,
+    kind: Kind = None,
+    stride: Stride = 1,
+    max_frames: MaxFrames = None,
+    depth_scale: DepthScale = None,
+    option: Option = [],  # noqa: B006
+    json: Json = False,
+) -> None:
+    """Look at a recording before anything else: sizes, units, poses, and whether frames agree with each other.
+
+    Exit code 1, and a sentence that names the likely culprit, when something is wrong.
+    """
+    from .check import check as run_check
+    from .options import source_options
+
+    options = source_options(kind, stride, max_frames, depth_scale, option)
+    raise typer.Exit(run_check(path, json_output=json, **options))
+
+
+@app.command()
+def run(
+    path: PathArgument,
+    out: Annotated[Path, typer.Option("--out", help="Folder for map.seg3d, report.json, picture.png, instances.npz.")],
+    masks: Annotated[
+        Path | None, typer.Option(help="Masks made elsewhere: one label PNG per frame, named as the frame.")
+    ] = None,
+    points: Annotated[
+        Path | None, typer.Option(help="A given cloud (PLY, or npz with `xyz`) as a fixed map.")
+    ] = None,
+    profile: Profile = "cpu-geometric",
+    config: Annotated[Path | None, typer.Option(help="A YAML file of settings.")] = None,
+    set_: Settings = [],  # noqa: B006
+    kind: Kind = None,
+    stride: Stride = 1,
+    max_frames: MaxFrames = None,
+    depth_scale: DepthScale = None,
+    option: Option = [],  # noqa: B006
+    record: Annotated[bool, typer.Option(help="Also write recording.rrd for the rerun viewer.")] = False,
+    overwrite: Annotated[bool, typer.Option(help="Replace what lies in the output folder.")] = False,
+    json: Json = False,
+) -> None:
+    """Map a recording and find the things in it.
+
+    Ctrl-C ends the run early; what was seen until then is saved.
+    """
+    from .options import settings, source_options
+    from .run import run as run_run
+
+    raise typer.Exit(
+        run_run(
+            path,
+            out,
+            settings(profile, config, set_, masks),
+            points=points,
+            record=record,
+            overwrite=overwrite,
+            json_output=json,
+            source_options=source_options(kind, stride, max_frames, depth_scale, option),
+        )
+    )
+
+
+@app.command()
+def query(
+    directory: Directory,
+    text: Annotated[str, typer.Argument(help='What to look for, e.g. "the sofa".', show_default=False)],
+    top_k: Annotated[int | None, typer.Option(min=1, help="Most answers.")] = None,
+    set_: Settings = [],  # noqa: B006
+    json: Json = False,
+) -> None:
+    """Ask a saved map for a thing. Exit code 1 when nothing matched."""
+    from .query import query as run_query
+
+    raise typer.Exit(run_query(directory, text, top_k, set_, json_output=json))
+
+
+@app.command()
+def view(directory: Directory) -> None:
+    """Open a saved map in the rerun viewer."""
+    from .view import view as run_view
+
+    raise typer.Exit(run_view(directory))
+
+
+@app.command()
+def export(
+    directory: Directory,
+    out: Annotated[Path, typer.Option("--out", help="File (.ply, .npz) or, for the ScanNet format, a folder.")],
+    overwrite: Annotated[bool, typer.Option(help="Replace what lies there.")] = False,
+) -> None:
+    """Write a saved map as PLY (colour, instance), npz, or the ScanNet benchmark's text format."""
+    from .export import export as run_export
+
+    raise typer.Exit(run_export(directory, out, overwrite=overwrite))
+
+
+@app.command(name="settings")
+def settings_command(profile: Profile = "cpu-geometric") -> None:
+    """Every setting with its value, unit, range and meaning."""
+    from .settings import print_settings
+
+    print_settings(profile)
+
+
+@models_app.command("list")
+def models_list(json: Json = False) -> None:
+    """Every file of weights: size, licences, what it is for, and whether it is here."""
+    from .models import list_models
+
+    raise typer.Exit(list_models(json_output=json))
+
+
+@models_app.command("where")
+def models_where(name: Annotated[str, typer.Argument()]) -> None:
+    """Where a file of weights lies."""
+    from .models import where
+
+    raise typer.Exit(where(name))
+
+
+@models_app.command("verify")
+def models_verify() -> None:
+    """Compare every file that is here with its SHA-256."""
+    from .models import verify
+
+    raise typer.Exit(verify())
+
+
+@models_app.command("fetch")
+def models_fetch(
+    name: Annotated[str, typer.Argument(help="A name from `seg3d models list`.")],
+    from_file: Annotated[Path | None, typer.Option("--from", help="A local copy instead of the network.")] = None,
+) -> None:
+    """Get a file of weights, verified. Nothing else ever downloads anything."""
+    from .models import fetch
+
+    raise typer.Exit(fetch(name, from_file))
+
+
+def version(value: bool) -> None:
+    if value:
+        from .. import __version__
+
+        typer.echo(f"seg3d {__version__}")
+        raise typer.Exit()
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=version, is_eager=True, help="Print the version.")
+    ] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log more.")] = False,
+) -> None:
+    import logging
+
+    logging.basicConfig(
+        level=logging.INFO if verbose else logging.WARNING, format="%(levelname)s %(name)s: %(message)s"
+    )
+
+
+def main() -> None:
+    """Entry point: errors that a person can mend are one line on standard error and exit code 2."""
+    from ..errors import Seg3DError
+
+    try:
+        app()
+    except Seg3DError as error:
+        typer.secho(f"seg3d: {error}", fg="red", err=True)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -1,0 +1,89 @@
+"""Tables and progress on a terminal; silence elsewhere. Logs and progress go to standard error."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from ..types import QueryResult, Snapshot
+
+console = Console()
+errors = Console(stderr=True)
+
+
+def progress() -> Progress:
+    """A bar on standard error that hides itself where no terminal is."""
+    return Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+        console=errors,
+        transient=True,
+        disable=not errors.is_terminal,
+    )
+
+
+def print_json(data: Mapping[str, Any]) -> None:
+    json.dump(data, sys.stdout, ensure_ascii=False)
+    sys.stdout.write("\n")
+
+
+def vector(values: Sequence[float]) -> str:
+    return "  ".join(f"{v:6.2f}" for v in values)
+
+
+def answers_table(results: Sequence[QueryResult]) -> Table:
+    """One row per answer: text, instance id, label, score, centre, size."""
+    table = Table(title="Answers", title_justify="left")
+    for name, justify in (("text", "left"), ("id", "right"), ("label", "left"), ("score", "right")):
+        table.add_column(name, justify=justify)  # type: ignore[arg-type]
+    table.add_column("centre x, y, z [m]")
+    table.add_column("size [m]")
+    for result in results:
+        if not result.answers:
+            table.add_row(result.text, "–", f"[dim]{result.message}[/dim]", "", "", "")
+        for number, answer in enumerate(result.answers):
+            table.add_row(
+                result.text if number == 0 else "",
+                str(answer.instance_id),
+                answer.label,
+                f"{answer.score:.2f}",
+                vector(answer.centre),
+                vector(answer.extent),
+            )
+    if any(r.approximate for r in results):
+        table.caption = "approximate: the offline stand-in compared, not CLIP"
+        table.caption_justify = "left"
+    return table
+
+
+def instances_table(snapshot: Snapshot, limit: int = 15) -> Table:
+    """The biggest instances: id, label, score, points, centre, size."""
+    table = Table(title=f"Instances ({len(snapshot.instances)})", title_justify="left")
+    for name, justify in (("id", "right"), ("label", "left"), ("score", "right"), ("points", "right")):
+        table.add_column(name, justify=justify)  # type: ignore[arg-type]
+    table.add_column("centre x, y, z [m]")
+    table.add_column("size [m]")
+    sizes = snapshot.instances.sizes
+    for k in sorted(range(len(sizes)), key=lambda k: -int(sizes[k]))[:limit]:
+        table.add_row(
+            str(snapshot.instances.ids[k]),
+            snapshot.names[k] if snapshot.names else "",
+            f"{snapshot.instances.scores[k]:.2f}",
+            str(sizes[k]),
+            vector(snapshot.centres[k]),
+            vector(snapshot.extents[k]),
+        )
+    if len(sizes) > limit:
+        table.caption = f"and {len(sizes) - limit} smaller ones: report.json, instances.npz"
+        table.caption_justify = "left"
+    return table

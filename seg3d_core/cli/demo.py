@@ -1,0 +1,91 @@
+"""`python -m seg3d_core.cli.demo`: the demo where no ROS 2 can be had, and what both demos share."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from ..build import build_query, rebuild_scene
+from ..config import build
+from ..errors import QueryError, Seg3DError
+from ..runtime import Statistics
+from ..storage import read_scene
+from ..types import QueryResult, Snapshot
+from .console import answers_table, console
+from .results import report, write_instances, write_report
+
+QUESTIONS = ("the bed", "a chair", "an elephant")
+SETTINGS = {"runtime.segment_every": 10}
+
+
+def arguments(words: Sequence[str] | None, about: str) -> argparse.Namespace:
+    """SCENE, --out and --rate."""
+    parser = argparse.ArgumentParser(description=about)
+    parser.add_argument("scene", nargs="?", default="examples/studio", help="folder, bag, or synthetic[:SEED[:noisy]]")
+    parser.add_argument("--out", type=Path, default=Path("out/demo"), help="where the results go (replaced)")
+    parser.add_argument("--rate", type=float, default=5.0, help="frames per second")
+    parser.add_argument("--ask", nargs="+", default=list(QUESTIONS), metavar="TEXT", help="what to look for")
+    return parser.parse_args(words)
+
+
+def leave_results(
+    out: Path, source: dict[str, object], statistics: Statistics, answers: Sequence[QueryResult], **more: object
+) -> Snapshot:
+    """Picture, instances and report from the saved map in `out`; returns its snapshot."""
+    from ..viz import render_instances
+
+    saved = read_scene(out / "map.seg3d")
+    scene = rebuild_scene(saved)
+    snapshot = scene.segment()
+    snapshot = replace(snapshot, names=tuple(saved.names.get(int(i), "") for i in snapshot.instances.ids))
+    write_instances(out / "instances.npz", snapshot)
+    render_instances(snapshot, out / "picture.png", title=str(source.get("name", "")), cameras=scene.camera_poses)
+    data = report(dict(source), scene.config, snapshot, statistics, answers, saved.encoder_id, **more)
+    write_report(out / "report.json", data)
+    return snapshot
+
+
+def tell(out: Path, snapshot: Snapshot, answers: Sequence[QueryResult], scene: str) -> None:
+    """The table, and what to try next."""
+    console.print(answers_table(answers))
+    if not any(a.encoder_id for a in answers):
+        console.print("No text encoder is installed, so things are found by label or id only: seg3d models list")
+    console.print(
+        f"{len(snapshot.cloud):,} points, {len(snapshot.instances)} instances. Look at {out / 'picture.png'}.\n"
+        f"Next: seg3d view {out}   |   seg3d check YOUR_FOLDER_OR_BAG   |   make demo SCENE=YOUR_FOLDER_OR_BAG",
+        highlight=False,
+    )
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """The demo without ROS: the same scene through `seg3d run`, then the questions."""
+    options = arguments(words, main.__doc__ or "")
+    from .run import run
+
+    console.print("The demo without ROS 2: the same map, masks and questions in one process.", highlight=False)
+    config = build(SETTINGS)
+    run(
+        options.scene, options.out, config, points=None, record=True, overwrite=True, json_output=False,
+        source_options={},
+    )  # fmt: skip
+    saved = read_scene(options.out / "map.seg3d")
+    snapshot = rebuild_scene(saved).segment()
+    query = build_query(config)
+    answers = []
+    for text in options.ask:
+        try:
+            answers.append(query.answer(text, snapshot))
+        except QueryError as error:
+            answers.append(QueryResult(text, (), False, str(error), query.encoder_id))
+    tell(options.out, snapshot, answers, options.scene)
+    return 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except Seg3DError as error:
+        sys.exit(f"seg3d: {error}")

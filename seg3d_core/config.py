@@ -1,0 +1,255 @@
+"""One typed tree of settings: each with a description, a unit and a range.
+
+The same tree makes the CLI's `--set map.voxel_size=0.03`, the YAML file, the ROS parameters and the JSON
+that is saved beside every result. A profile is a name for a set of values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic.fields import FieldInfo
+
+from .errors import ConfigError
+
+
+class _Group(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+def _setting(default: Any, description: str, unit: str = "", **limits: Any) -> Any:
+    return Field(default, description=description, json_schema_extra={"unit": unit}, **limits)
+
+
+class MapConfig(_Group):
+    """The fused point map."""
+
+    voxel_size: float = _setting(0.02, "edge of a voxel; one map point each", "m", ge=0.002, le=0.5)
+    depth_min: float = _setting(0.1, "nearer depth is ignored", "m", ge=0.0, le=10.0)
+    depth_max: float = _setting(6.0, "farther depth is ignored", "m", gt=0.0, le=100.0)
+    max_points: int = _setting(5_000_000, "the map stops growing here, and says so", "points", ge=1000, le=50_000_000)
+    depth_tolerance: float = _setting(
+        0.02, "a point is visible when its depth agrees this well with the image's", "m", gt=0.0, le=1.0
+    )
+    depth_tolerance_relative: float = _setting(0.01, "added to that, per metre of depth", "m/m", ge=0.0, le=0.5)
+    slope_tolerance: float = _setting(
+        0.5, "added to that, in pixels of the local depth slope: grazing floors stay visible", "px", ge=0.0, le=3.0
+    )
+    fade: float = _setting(
+        1.0,
+        "sightings that a point loses when a frame sees through it; 0 keeps ghosts of moved things",
+        "",
+        ge=0,
+        le=100,
+    )
+    max_weight: float = _setting(
+        50.0, "sightings beyond this are forgotten, so that old things can fade", "", ge=1, le=1e4
+    )
+
+
+class KeyframeConfig(_Group):
+    """Which frames are looked at by the 2D models."""
+
+    translation: float = _setting(0.15, "a frame this far from the last keyframe becomes one", "m", ge=0.0, le=10.0)
+    rotation: float = _setting(0.2, "or turned by this much", "rad", ge=0.0, le=3.2)
+    max_interval: int = _setting(
+        60, "or this many frames later, if the camera moved at all", "frames", ge=1, le=100_000
+    )
+    pose_jump: float = _setting(
+        1.0,
+        "a pose this far from the last one within a second is a jump: counted, the frame dropped",
+        "m",
+        gt=0,
+        le=100,
+    )
+
+
+class PerceptionConfig(_Group):
+    """What one image says."""
+
+    masks: Literal["geometric", "files", "topic", "ground_truth"] = _setting(
+        "geometric", "where 2D masks come from: depth alone, a folder of label PNGs, a topic, or the source's own truth"
+    )
+    masks_dir: str = _setting("", "the folder of label PNGs for `files`, one per frame, named as the frame")
+    gap: float = _setting(0.005, "geometric: depth step that ends a surface", "m", gt=0, le=0.5)
+    gap_quadratic: float = _setting(0.003, "geometric: added to that, times depth squared", "m/m^2", ge=0, le=0.5)
+    fold_angle: float = _setting(
+        0.52, "geometric: a concave fold sharper than this ends a surface", "rad", gt=0, le=1.6
+    )
+    fold_depth: float = _setting(
+        1.0,
+        "geometric: least depth of that fold, in pixels of its own distance, so at any resolution",
+        "px",
+        ge=0,
+        le=20,
+    )
+    min_area: float = _setting(1 / 1200, "masks below this share of the image are dropped", "", ge=0, le=1)
+    auto_noise: bool = _setting(True, "geometric: raise the gap limits with the sensor noise measured in each image")
+    colour: bool = _setting(True, "geometric: split what is flat along colour edges, join small pieces that look alike")
+    colour_contrast: float = _setting(20.0, "geometric: contrast of such an edge, 8-bit CIELAB units", "", gt=0, le=255)
+    drop_planes: float = _setting(
+        0.0, "geometric: flat masks this large that reach the image border become background; 0: none", "m^2", ge=0, le=1000
+    )
+
+
+class Re0Config(_Group):
+    """The zero-shot core (RE0, arXiv preprint; `docs/architecture.md` says how its holes were filled)."""
+
+    k_align: float = _setting(
+        0.5, "share of a mask's labelled points that must agree for it to take a label", "", ge=0, le=1
+    )
+    min_labelled: float = _setting(
+        0.0, "share of a mask's points that must carry a label before it may align", "", ge=0, le=1
+    )
+    exclusive: bool = _setting(True, "a label goes to one mask of a keyframe; the paper lets many masks take it")
+    k_proj: float = _setting(
+        0.4, "share of an instance's points visible in a frame for it to merge there", "", ge=0, le=1
+    )
+    k_mask: float = _setting(0.6, "share of those on one mask", "", ge=0, le=1)
+    merge: bool = _setting(True, "merge instances that share a mask (eqs. 3 to 5)")
+    background_votes: bool = _setting(True, "points seen on no mask vote for background, so outlines do not grow")
+    fill_holes: bool = _setting(True, "points that no keyframe saw take their neighbours' instance")
+    slots: int = _setting(6, "labels remembered per point", "", ge=2, le=16)
+    min_points: int = _setting(50, "smaller instances are dropped at output", "points", ge=1, le=100_000)
+    max_keyframes: int = _setting(
+        1000, "keyframes kept in the log; the oldest redundant ones go first", "", ge=2, le=100_000
+    )
+
+
+class QueryConfig(_Group):
+    """Text queries."""
+
+    encoder: Literal["auto", "none", "conse", "open_clip"] = _setting(
+        "auto", "auto takes open_clip where its weights are set, else the offline stand-in where installed, else none"
+    )
+    open_clip_model: str = _setting("ViT-B-16", "open_clip model name")
+    open_clip_weights: str = _setting("", "a local weights file; tags are not fetched")
+    weights_dir: str = _setting("", "where fetched weights lie; empty: the user's cache folder")
+    views: int = _setting(3, "best views per instance (k_scale of RE0)", "", ge=1, le=20)
+    crop_growth: tuple[float, ...] = _setting(
+        (0.1, 0.2, 0.3), "crops grow by this share of the box on each side (RE0 eq. 7)"
+    )
+    top_k: int = _setting(5, "most answers per query", "", ge=1, le=1000)
+    precision: float = _setting(
+        0.8, "answers below the calibrated threshold of this precision are `nothing matched`", "", gt=0, lt=1
+    )
+    vocabulary: str = _setting("", "a text file, one label per line; empty: the household list that comes along")
+    labels: bool = _setting(True, "name each instance by the nearest vocabulary entry")
+
+
+class RuntimeConfig(_Group):
+    """Queues, threads and budgets."""
+
+    segment_every: int = _setting(5, "keyframes between two segmentations", "keyframes", ge=1, le=10_000)
+    views_budget_mb: float = _setting(200.0, "JPEG keyframes kept for text queries", "MB", gt=0, le=100_000)
+    jpeg_quality: int = _setting(90, "of those", "", ge=10, le=100)
+    max_query_length: int = _setting(200, "longer texts are refused", "characters", ge=1, le=10_000)
+
+
+class Config(_Group):
+    """Everything."""
+
+    map: MapConfig = MapConfig()
+    keyframes: KeyframeConfig = KeyframeConfig()
+    perception: PerceptionConfig = PerceptionConfig()
+    re0: Re0Config = Re0Config()
+    query: QueryConfig = QueryConfig()
+    runtime: RuntimeConfig = RuntimeConfig()
+    core: Literal["re0"] = _setting("re0", "which core segments")
+
+
+# Fixed sets of values; `--set` and files override them.
+PROFILES: dict[str, dict[str, Any]] = {
+    "cpu-geometric": {"perception.masks": "geometric"},
+    "paper-re0": {
+        "re0.exclusive": False,
+        "re0.min_labelled": 0.25,
+        "re0.background_votes": False,
+        "re0.fill_holes": False,
+        "map.slope_tolerance": 0.0,
+        "map.fade": 0.0,
+    },
+}
+
+
+def iterate(config: Config) -> Iterator[tuple[str, Any, FieldInfo]]:
+    """Every setting as (dotted name, value, pydantic field), in order."""
+    for name, field in type(config).model_fields.items():
+        value = getattr(config, name)
+        if isinstance(value, BaseModel):
+            for inner, inner_field in type(value).model_fields.items():
+                yield f"{name}.{inner}", getattr(value, inner), inner_field
+        else:
+            yield name, value, field
+
+
+def build(values: Mapping[str, Any] | None = None, profile: str = "cpu-geometric") -> Config:
+    """A config from a profile and dotted names on top, e.g. {"map.voxel_size": 0.03}.
+
+    Raises ConfigError naming the setting, the value and what is allowed.
+    """
+    if profile not in PROFILES:
+        raise ConfigError(f"no profile {profile!r}: choose one of {', '.join(PROFILES)}")
+    tree: dict[str, Any] = {}
+    known = {name for name, _, _ in iterate(Config())}
+    for name, value in {**PROFILES[profile], **(values or {})}.items():
+        if name not in known:
+            raise ConfigError(f"no setting {name!r}{_nearest(name, known)}")
+        group, _, inner = name.rpartition(".")
+        (tree.setdefault(group, {}) if group else tree)[inner] = value
+    try:
+        return Config.model_validate(tree)
+    except ValidationError as error:
+        raise ConfigError(_explain(error)) from None
+
+
+def parse_assignments(assignments: Sequence[str]) -> dict[str, Any]:
+    """`["map.voxel_size=0.03", ...]` to {"map.voxel_size": 0.03}; values are YAML."""
+    out = {}
+    for text in assignments:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise ConfigError(f"--set wants name=value, not {text!r}")
+        out[name.strip()] = yaml.safe_load(value)
+    return out
+
+
+def load_file(path: str | Path) -> dict[str, Any]:
+    """A YAML file of settings, nested or dotted, as dotted names. Raises ConfigError."""
+    try:
+        tree = yaml.safe_load(Path(path).read_text()) or {}
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"cannot read settings from {path}: {error}") from None
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path} holds no settings: expected `map: {{voxel_size: 0.02}}` and the like")
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            flat.update({f"{name}.{inner}": v for inner, v in value.items()})
+        else:
+            flat[str(name)] = value
+    return flat
+
+
+def flatten(config: Config) -> dict[str, Any]:
+    """{dotted name: value} of every setting."""
+    return {name: value for name, value, _ in iterate(config)}
+
+
+def _explain(error: ValidationError) -> str:
+    lines = []
+    for e in error.errors():
+        name = ".".join(str(part) for part in e["loc"])
+        lines.append(f"{name} = {e['input']!r}: {e['msg']}")
+    return "; ".join(lines)
+
+
+def _nearest(name: str, known: set[str]) -> str:
+    import difflib
+
+    close = difflib.get_close_matches(name, known, 1) or [k for k in sorted(known) if k.endswith("." + name)]
+    return f"; did you mean {close[0]!r}?" if close else ""

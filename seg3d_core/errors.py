@@ -1,0 +1,50 @@
+"""Errors that a person can mend. Each message says what was wrong, where, and what to do.
+
+A bug is an ordinary exception and is not caught; these are for bad input from outside.
+"""
+
+from __future__ import annotations
+
+
+class Seg3DError(Exception):
+    """Bad input from outside: a file, a topic, a setting, weights or a text."""
+
+
+class ConfigError(Seg3DError):
+    """A setting that does not exist or is out of range."""
+
+
+class SourceError(Seg3DError):
+    """A folder, bag or file that cannot be read as posed RGB-D."""
+
+
+class FrameError(Seg3DError):
+    """One frame that must be dropped; `reason` is a short stable key for counters."""
+
+    def __init__(self, reason: str, message: str):
+        super().__init__(message)
+        self.reason = reason
+
+
+class MapFileError(Seg3DError):
+    """A saved map that is missing, damaged, of a newer format, or may not be written.
+
+    `code` names the cause: `not_found`, `not_a_map`, `damaged`, `newer_version`, `exists`,
+    `outside_folder`, `no_space`, `unwritable`, `wrong_voxel_size`.
+    """
+
+    def __init__(self, code: str, message: str):
+        super().__init__(message)
+        self.code = code
+
+
+class WeightsError(Seg3DError):
+    """Weights that are missing or are not what they claim to be."""
+
+
+class QueryError(Seg3DError):
+    """A text that cannot be answered; `code` names the cause: `empty_text`, `too_long`, `no_instances`."""
+
+    def __init__(self, code: str, message: str):
+        super().__init__(message)
+        self.code = code

@@ -1,0 +1,174 @@
+"""What each keyframe saw: rows of map points, the mask that each lay on, and its pixel.
+
+Questions about labels of today are answered by replaying the log, so nothing has to be decided when a
+keyframe arrives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numba import njit
+
+from ..errors import MapFileError
+from ..types import Array
+
+# A keyframe is redundant when this share of its points is in two or more others.
+REDUNDANT = 0.9
+
+
+@dataclass(frozen=True, eq=False)
+class LoggedKeyframe:
+    """rows int32 (n,); masks int16 (n,), 0 = none; pixels uint16 (n, 2) as (u, v); `mask_count` masks in all.
+
+    The arrays are never written to: copies may be shared between threads.
+    """
+
+    number: int
+    rows: Array
+    masks: Array
+    pixels: Array
+    mask_count: int
+
+
+class KeyframeLog:
+    """Keyframes in stream order, at most `capacity`.
+
+    When full, the oldest redundant keyframe goes: the first of which 90 % of the points are in at least two
+    others, else the one of the largest such share.
+    """
+
+    def __init__(self, capacity: int):
+        self.capacity = capacity
+        self.reset()
+
+    def reset(self) -> None:
+        self._keyframes: list[LoggedKeyframe] = []
+        self._cover = np.zeros(0, np.int32)
+
+    def __len__(self) -> int:
+        return len(self._keyframes)
+
+    def __iter__(self) -> Iterator[LoggedKeyframe]:
+        return iter(self._keyframes)
+
+    @property
+    def memory_bytes(self) -> int:
+        return int(self._cover.nbytes) + sum(k.rows.nbytes + k.masks.nbytes + k.pixels.nbytes for k in self._keyframes)
+
+    def append(self, number: int, rows: Array, masks: Array, pixels: Array, mask_count: int) -> None:
+        """Visible rows (n,), their masks (n,) and pixels (n, 2); each row once."""
+        keyframe = LoggedKeyframe(
+            int(number),
+            rows.astype(np.int32),
+            masks.astype(np.int16),
+            np.rint(pixels).astype(np.uint16),
+            int(mask_count),
+        )
+        self._add(keyframe)
+        if len(self) > self.capacity:
+            dropped = self._keyframes.pop(self._most_redundant())
+            self._cover[dropped.rows] -= 1
+
+    def _add(self, keyframe: LoggedKeyframe) -> None:
+        top = int(keyframe.rows.max(initial=-1)) + 1
+        if top > len(self._cover):
+            self._cover = np.concatenate([self._cover, np.zeros(max(top, top * 3 // 2) - len(self._cover), np.int32)])
+        self._cover[keyframe.rows] += 1
+        self._keyframes.append(keyframe)
+
+    def _most_redundant(self) -> int:
+        # The newest is never dropped: it was just added because it shows something new.
+        best, most = 0, -1.0
+        for i, keyframe in enumerate(self._keyframes[:-1]):
+            share = _share_covered(self._cover, keyframe.rows, 3)
+            if share >= REDUNDANT:
+                return i
+            if share > most:
+                best, most = i, share
+        return best
+
+    def remap(self, new_rows: Array) -> None:
+        """Row r is now `new_rows[r]`, or gone where that is -1. Arrays handed out before stay as they are."""
+        old = self._keyframes
+        self.reset()
+        for keyframe in old:
+            rows = new_rows[keyframe.rows]
+            keep = rows >= 0
+            self._add(
+                replace(
+                    keyframe,
+                    rows=rows[keep].astype(np.int32),
+                    masks=keyframe.masks[keep],
+                    pixels=keyframe.pixels[keep],
+                )
+            )
+
+    def state(self) -> dict[str, Array]:
+        """Arrays for `restore`."""
+        frames = self._keyframes
+        counts = np.array([len(k.rows) for k in frames], np.int64)
+        return {
+            "numbers": np.array([k.number for k in frames], np.int64),
+            "mask_counts": np.array([k.mask_count for k in frames], np.int32),
+            "counts": counts,
+            "rows": np.concatenate([np.empty(0, np.int32), *(k.rows for k in frames)]),
+            "masks": np.concatenate([np.empty(0, np.int16), *(k.masks for k in frames)]),
+            "pixels": np.concatenate([np.empty((0, 2), np.uint16), *(k.pixels for k in frames)]),
+        }
+
+    def restore(self, state: Mapping[str, Array]) -> None:
+        """From `state`. Raises MapFileError where the arrays do not belong together.
+
+        They come from a file, and kernels do not check indices: nothing out of range may pass.
+        """
+        total = int(state["counts"].sum())
+        if not (total == len(state["rows"]) == len(state["masks"]) == len(state["pixels"])):
+            raise MapFileError("damaged", "the keyframe log's arrays differ in length")
+        most = np.repeat(state["mask_counts"], state["counts"])
+        if state["rows"].min(initial=0) < 0 or ((state["masks"] < 0) | (state["masks"] > most)).any():
+            raise MapFileError("damaged", "the keyframe log holds rows or masks that cannot be")
+        self.reset()
+        ends = np.cumsum(state["counts"])
+        for i, (begin, end) in enumerate(zip(ends - state["counts"], ends, strict=True)):
+            self._add(
+                LoggedKeyframe(
+                    int(state["numbers"][i]),
+                    state["rows"][begin:end].astype(np.int32),
+                    state["masks"][begin:end].astype(np.int16),
+                    state["pixels"][begin:end].astype(np.uint16),
+                    int(state["mask_counts"][i]),
+                )
+            )
+
+
+@njit(cache=True, nogil=True)
+def _share_covered(cover: Array, rows: Array, least: int) -> float:
+    count = 0
+    for i in range(len(rows)):
+        if cover[rows[i]] >= least:
+            count += 1
+    return count / len(rows) if len(rows) else 1.0
+
+
+@njit(cache=True, nogil=True)
+def contingency(labels: Array, masks: Array, label_count: int, mask_count: int) -> tuple[Array, Array]:
+    """How the labels of one keyframe's points fall on its masks.
+
+    labels int (n,) in 0..label_count - 1 (0 left out); masks int (n,) in 0..mask_count. Gives the labels that
+    occur, ascending (k,), and counts int32 (k, mask_count + 1). Cost: points plus labels.
+    """
+    local = np.zeros(label_count, np.int32)
+    for i in range(len(labels)):
+        local[labels[i]] = 1
+    local[0] = 0
+    present = np.flatnonzero(local)
+    for k in range(len(present)):
+        local[present[k]] = k
+    counts = np.zeros((len(present), mask_count + 1), np.int32)
+    for i in range(len(labels)):
+        if labels[i] > 0:
+            counts[local[labels[i]], masks[i]] += 1
+    return present, counts

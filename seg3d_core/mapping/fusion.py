@@ -1,0 +1,229 @@
+"""Kernels that fuse one depth image into the map: image gradients, per-voxel sums, running means.
+
+Why numba: voxels are found by a hash while the sums of a run of pixels stay in registers, in one pass over
+the image. Packing keys and `np.unique`, or Open3D's hash map, cost as much for the grouping alone.
+"""
+
+# numba infers the types of kernels.
+# mypy: allow-untyped-defs
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numba import njit
+
+from ..types import Array
+from .block_index import add_row, find_or_add_block, slot_of
+
+# Columns of the map's points and of a frame's sums alike.
+XYZ, RGB, NORMAL, WEIGHT = slice(0, 3), slice(3, 6), slice(6, 9), 9
+COLUMNS = 10
+
+# Entries of `counters`.
+BLOCKS, ROWS, LIVE, TOUCHED, DROPPED, NEXT_ID = range(6)
+
+
+class Pinhole(NamedTuple):
+    """A camera as kernels take it: intrinsics in pixels, and the rotation (3, 3) and translation (3,)
+    from the camera to the world when fusing, from the world to the camera when looking."""
+
+    fx: float
+    fy: float
+    cx: float
+    cy: float
+    rotation: Array
+    translation: Array
+
+
+class DepthImage(NamedTuple):
+    """A depth image ready for use. Rows and columns -1 and H, W exist, so neighbours need no test.
+
+    depth float32 (H + 2, W + 2), 0 = none or out of range; du, dv float32 (H, W): the smaller one-sided
+    difference to a valid neighbour, in metres per pixel, infinite where there is none.
+    """
+
+    depth: Array
+    du: Array
+    dv: Array
+
+
+class Sums(NamedTuple):
+    """What a frame says of the voxels that it touches.
+
+    values float64 (n, 10): sums over pixels of position, colour and normal, and their number; rows int32
+    (n,) of those voxels; places int32 (R,): for each row of the map its place in `values`, meaningful only
+    if `rows` there gives the row back (a sparse set, which needs no clearing).
+    """
+
+    values: Array
+    rows: Array
+    places: Array
+
+
+@njit(cache=True, nogil=True)
+def prepare_depth(raw, near, far, image):
+    """Fills a `DepthImage` from depth float32 (H, W): NaN, infinite and out-of-range values become 0."""
+    h, w = raw.shape
+    depth, du, dv = image
+    for v in range(h):
+        for u in range(w):
+            d = raw[v, u]
+            depth[v + 1, u + 1] = d if (d >= near) & (d <= far) else np.float32(0)
+    none = np.float32(np.inf)
+    zero = np.float32(0)
+    for v in range(h):
+        for u in range(w):
+            d = depth[v + 1, u + 1]
+            left, right = depth[v + 1, u], depth[v + 1, u + 2]
+            up, down = depth[v, u + 1], depth[v + 2, u + 1]
+            a = d - left if left > zero else none
+            b = right - d if right > zero else none
+            du[v, u] = a if abs(a) <= abs(b) else b
+            a = d - up if up > zero else none
+            b = down - d if down > zero else none
+            dv[v, u] = a if abs(a) <= abs(b) else b
+
+
+@njit(cache=True, nogil=True)
+def _back_project_row(v, image, camera, inverse_size, xyz, voxels, normals):
+    """World positions, voxels and unit normals (in the camera's axes) of image row v."""
+    r, t = camera.rotation, camera.translation
+    y = (v - camera.cy) / camera.fy
+    for axis in range(3):
+        along, start, shift = r[axis, 0], r[axis, 1] * y + r[axis, 2], t[axis]
+        for u in range(image.du.shape[1]):
+            x = (u - camera.cx) / camera.fx
+            position = image.depth[v + 1, u + 1] * (along * x + start) + shift
+            xyz[axis, u] = position
+            voxels[axis, u] = np.int32(np.floor(position * inverse_size))
+    fx, fy, cx, yf = np.float32(camera.fx), np.float32(camera.fy), np.float32(camera.cx), np.float32(v - camera.cy)
+    zero, one, none = np.float32(0), np.float32(1), np.float32(np.inf)
+    for u in range(image.du.shape[1]):
+        du, dv = image.du[v, u], image.dv[v, u]
+        known = (du < none) & (dv < none)
+        nx = fx * du if known else zero
+        ny = fy * dv if known else zero
+        nz = image.depth[v + 1, u + 1] + (np.float32(u) - cx) * du + yf * dv if known else one
+        length = np.sqrt(nx * nx + ny * ny + nz * nz)
+        scale = one / length if (length > zero) & known else zero
+        normals[0, u] = nx * scale
+        normals[1, u] = ny * scale
+        normals[2, u] = -nz * scale
+
+
+@njit(cache=True, nogil=True)
+def _bear_row(blocks, block, slot, ids, points, counters):
+    """A new point in a free slot; its row."""
+    row = counters[ROWS]
+    counters[ROWS] += 1
+    counters[LIVE] += 1
+    ids[row] = counters[NEXT_ID]
+    counters[NEXT_ID] += 1
+    points[row, :] = 0
+    blocks.slots[block, slot] = row
+    add_row(blocks, block, row)
+    return row
+
+
+@njit(cache=True, nogil=True)
+def _begin_sums(sums, counters, row):
+    """An empty place in the sums for a row that this frame had not touched."""
+    place = counters[TOUCHED]
+    counters[TOUCHED] += 1
+    sums.places[row] = place
+    sums.rows[place] = row
+    sums.values[place, :] = 0
+    return place
+
+
+@njit(cache=True, nogil=True)
+def sum_rows(start, image, rgb, camera, inverse_size, max_points, blocks, ids, points, sums, counters):
+    """Adds image rows from `start` to the voxels' sums; returns the row reached.
+
+    That is H, or earlier when the arrays may run out of room within the next image row: let them grow and
+    call again. Arrays are taken out of their tuples, and calls kept to rare events: in numba each costs
+    reference counts that add up to more than the work.
+    """
+    depth, values, sum_rows_, places, slots = image.depth, sums.values, sums.rows, sums.places, blocks.slots
+    h, w = image.du.shape
+    xyz = np.empty((3, w))
+    voxels = np.empty((3, w), np.int32)
+    normals = np.empty((3, w), np.float32)
+    lx = ly = lz = np.int32(0)
+    block = -1
+    room = min(len(blocks.first), len(blocks.keys) // 2)
+    for v in range(start, h):
+        if counters[ROWS] + w > len(ids) or counters[BLOCKS] + w > room:
+            return v
+        _back_project_row(v, image, camera, inverse_size, xyz, voxels, normals)
+        u = 0
+        while u < w:
+            if depth[v + 1, u + 1] <= 0:
+                u += 1
+                continue
+            x, y, z = voxels[0, u], voxels[1, u], voxels[2, u]
+            if block < 0 or x >> 3 != lx or y >> 3 != ly or z >> 3 != lz:
+                lx, ly, lz = x >> 3, y >> 3, z >> 3
+                is_full = counters[LIVE] >= max_points
+                block = find_or_add_block(blocks, -1 if is_full else counters[BLOCKS], lx, ly, lz)
+                counters[BLOCKS] = max(counters[BLOCKS], block + 1)
+            slot = slot_of(x, y, z)
+            row = slots[block, slot] if block >= 0 else -1
+            if row < 0 and block >= 0 and counters[LIVE] < max_points:
+                row = _bear_row(blocks, block, slot, ids, points, counters)
+            place = -1
+            if row >= 0:
+                place = places[row]
+                if place >= counters[TOUCHED] or sum_rows_[place] != row:
+                    place = _begin_sums(sums, counters, row)
+            n = 0
+            px = py = pz = 0.0
+            nx = ny = nz = np.float32(0)
+            red = green = blue = 0
+            # A run of pixels in one voxel is summed in registers.
+            while u < w and voxels[0, u] == x and voxels[1, u] == y and voxels[2, u] == z and depth[v + 1, u + 1] > 0:
+                px += xyz[0, u]
+                py += xyz[1, u]
+                pz += xyz[2, u]
+                red += rgb[v, u, 0]
+                green += rgb[v, u, 1]
+                blue += rgb[v, u, 2]
+                nx += normals[0, u]
+                ny += normals[1, u]
+                nz += normals[2, u]
+                n += 1
+                u += 1
+            if place < 0:
+                counters[DROPPED] += n
+                continue
+            values[place, 0] += px
+            values[place, 1] += py
+            values[place, 2] += pz
+            values[place, 3] += red
+            values[place, 4] += green
+            values[place, 5] += blue
+            values[place, 6] += nx
+            values[place, 7] += ny
+            values[place, 8] += nz
+            values[place, 9] += n
+    return h
+
+
+@njit(cache=True, nogil=True)
+def apply_sums(sums, touched, rotation, max_weight, points):
+    """Moves the points' running means by what the frame says: each frame counts once, whatever its pixels."""
+    r = rotation
+    for place in range(touched):
+        value, point = sums.values[place], points[sums.rows[place]]
+        weight = min(point[9] + 1.0, max_weight)
+        share = 1.0 / weight
+        for column in range(6):
+            point[column] += (value[column] / value[9] - point[column]) * share
+        point[9] = weight
+        length = np.sqrt(value[6] ** 2 + value[7] ** 2 + value[8] ** 2)
+        if length > 0:
+            for axis in range(3):
+                normal = (r[axis, 0] * value[6] + r[axis, 1] * value[7] + r[axis, 2] * value[8]) / length
+                point[6 + axis] += (normal - point[6 + axis]) * share

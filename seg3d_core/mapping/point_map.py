@@ -1,0 +1,169 @@
+"""The map that grows from posed depth images: one point per voxel, under an id that is never reused."""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+
+from ..config import MapConfig
+from ..errors import MapFileError
+from ..types import Array, Frame, Visible
+from .base import BaseMap
+from .block_index import VOXEL_LIMIT, BlockIndex
+from .fusion import BLOCKS, COLUMNS, DROPPED, LIVE, NEXT_ID, ROWS, TOUCHED, WEIGHT, XYZ, Pinhole, apply_sums, sum_rows
+from .visibility import fade
+
+logger = logging.getLogger(__name__)
+
+# Dead rows are squeezed out when they are this many and this share of all.
+COMPACT_ROWS, COMPACT_SHARE = 10_000, 0.25
+
+
+class PointMap(BaseMap):
+    """Fuses frames into voxels of `config.voxel_size`: running means of position, colour and normal.
+
+    A point's weight is the number of frames that saw its voxel, at most `max_weight`. Frames that see
+    through a point take `fade` off its weight; at 0 it leaves the map, and its voxel may be born again
+    under a new id. Images are taken as rectified: lens distortion is not applied.
+    """
+
+    def __init__(self, config: MapConfig) -> None:
+        super().__init__(config, with_slots=True)
+        self._next_id = 1
+
+    def integrate(self, frame: Frame) -> Visible:
+        """Fuses a frame and returns the points it sees, new ones included, ids ascending.
+
+        Raises FrameError (`size`, `pose`, `camera`) and leaves the map as it was.
+        """
+        camera = self._prepare(frame)
+        touched = self._fuse(frame, camera)
+        visible, through = self._look(frame, camera, touched, with_through=self.config.fade > 0)
+        self._removed_ids = self._fade(through)
+        return visible
+
+    def _fuse(self, frame: Frame, camera: Pinhole) -> int:
+        h, w = self._image.du.shape
+        if len(self._sums.rows) < h * w:
+            self._sums = self._sums._replace(values=np.empty((h * w, COLUMNS)), rows=np.empty(h * w, np.int32))
+        rgb = np.ascontiguousarray(frame.rgb, np.uint8)
+        counters = np.zeros(6, np.int64)
+        counters[[BLOCKS, ROWS, LIVE, NEXT_ID]] = self._index.count, self._rows, self._live, self._next_id
+        reached = 0
+        while True:
+            self._reserve_rows(w)
+            self._index.reserve_blocks(w)
+            reached = sum_rows(
+                reached, self._image, rgb, camera, 1.0 / self.config.voxel_size, self.config.max_points,
+                self._index.blocks, self._ids, self._points, self._sums, counters,
+            )  # fmt: skip
+            self._index.count, self._rows, self._live, self._next_id = (
+                int(counters[i]) for i in (BLOCKS, ROWS, LIVE, NEXT_ID)
+            )
+            if reached == h:
+                break
+        apply_sums(self._sums, counters[TOUCHED], camera.rotation, self.config.max_weight, self._points)
+        if counters[DROPPED]:
+            if not self.saturated:
+                logger.warning("the map is full at %d points (map.max_points): new surface is left out", self._live)
+            self.dropped_pixels += int(counters[DROPPED])
+        return int(counters[TOUCHED])
+
+    def _fade(self, through: Array) -> Array:
+        removed = np.empty(len(through), np.int64)
+        n = fade(through, self.config.fade, self._index.blocks, self._points, removed)
+        self._live -= int(n)
+        return np.sort(self._ids[removed[:n]])
+
+    def compact(self) -> Array | None:
+        """Squeezes dead rows out when they are over 10 000 and over a quarter of all.
+
+        Returns the new row int64 (old rows,) of each old row, -1 = gone, and raises `epoch`; or None.
+        """
+        dead = self._rows - self._live
+        if dead <= max(COMPACT_ROWS, COMPACT_SHARE * self._rows):
+            return None
+        alive = self._points[: self._rows, WEIGHT] > 0
+        voxels = self._index.voxels(self._rows)[alive]
+        ids, points = self._ids[: self._rows][alive], self._points[: self._rows][alive]
+        self._take_rows(ids, points, voxels)
+        self.epoch += 1
+        return np.where(alive, np.cumsum(alive) - 1, -1)
+
+    def _take_rows(self, ids: Array, points: Array, voxels: Array) -> None:
+        alive = points[:, WEIGHT] > 0
+        index = BlockIndex()
+        if index.insert(voxels, alive) >= 0:
+            raise _damaged("two points share a voxel")
+        self._clear()
+        self._index = index
+        self._reserve_rows(len(ids))
+        self._ids[: len(ids)], self._points[: len(ids)] = ids, points
+        self._rows, self._live = len(ids), int(alive.sum())
+
+    def reset(self) -> None:
+        """Empties the map. Ids go on counting; points of earlier `Visible`s are gone."""
+        self._clear()
+        self.dropped_pixels = 0
+        self.epoch += 1
+
+    def state(self) -> dict[str, Array]:
+        """`ids` int64 (R,), `points` float32 (R, 10), `voxels` int32 (R, 3), `counters` int64 (2,): next id and
+        dropped pixels, `voxel_size` float64 (). R rows, dead ones (weight 0) included."""
+        return {
+            "ids": self._ids[: self._rows].copy(),
+            "points": self._points[: self._rows].copy(),
+            "voxels": self._index.voxels(self._rows),
+            "counters": np.array([self._next_id, self.dropped_pixels], np.int64),
+            "voxel_size": np.array(self.config.voxel_size),
+        }
+
+    def restore(self, state: dict[str, Array]) -> None:
+        """Continues a map from its `state`, rows and ids as they were; the map is untouched if that fails.
+
+        Raises MapFileError (`damaged`).
+        """
+        ids, points, voxels, counters = self._checked(state)
+        self._take_rows(ids, points, voxels)
+        self._next_id, self.dropped_pixels = int(counters[0]), int(counters[1])
+        self.epoch += 1
+
+    def _checked(self, state: dict[str, Array]) -> tuple[Array, Array, Array, Array]:
+        rows = len(np.atleast_1d(state.get("ids", 0)))
+        ids = checked_array(state, "ids", np.int64, (rows,))
+        points = checked_array(state, "points", np.float32, (rows, COLUMNS))
+        voxels = checked_array(state, "voxels", np.int32, (rows, 3))
+        counters = checked_array(state, "counters", np.int64, (2,))
+        size = float(checked_array(state, "voxel_size", np.float64, ()))
+        if not np.isclose(size, self.config.voxel_size, rtol=1e-9):
+            raise _damaged(f"its voxels are {size} m, but map.voxel_size is {self.config.voxel_size}: set that")
+        if (counters < 0).any() or counters[0] < 1:
+            raise _damaged("its counters are out of range")
+        if rows and (ids[0] < 1 or ids[-1] >= counters[0] or (np.diff(ids) <= 0).any()):
+            raise _damaged("its point ids are not ascending from 1 to the next id")
+        if not np.isfinite(points).all() or (points[:, WEIGHT] < 0).any():
+            raise _damaged("its points are not finite numbers")
+        if rows and np.abs(voxels.astype(np.int64)).max() >= VOXEL_LIMIT:
+            raise _damaged("its voxels are out of range")
+        alive = points[:, WEIGHT] > 0
+        place = points[alive, XYZ] / size - voxels[alive]
+        slack = 1e-3 + 1e-6 * np.abs(voxels[alive])
+        if ((place < -slack) | (place > 1 + slack)).any():
+            raise _damaged("its points lie outside their voxels")
+        return ids, points, voxels, counters
+
+
+def checked_array(state: dict[str, Array], name: str, dtype: type, shape: tuple[int, ...]) -> Array:
+    """`state[name]` if it is there with this dtype and shape. Raises MapFileError (`damaged`)."""
+    array = state.get(name)
+    if array is None:
+        raise _damaged(f"it has no {name!r}")
+    array = np.asarray(array)
+    if array.dtype != dtype or array.shape != shape:
+        raise _damaged(f"{name!r} is {array.dtype} {array.shape}, not {np.dtype(dtype)} {shape}")
+    return array
+
+
+def _damaged(what: str) -> MapFileError:
+    return MapFileError("damaged", f"this saved map cannot be continued: {what}")

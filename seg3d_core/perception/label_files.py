@@ -1,0 +1,92 @@
+"""Masks made elsewhere: a folder of label images, one per frame."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from ..errors import FrameError, SourceError
+from ..types import Array, Frame, Masks2D
+
+logger = logging.getLogger(__name__)
+
+
+class LabelFiles:
+    """Reads `<frame name>.png`: 8 or 16 bit, one channel, 0 = none (implements `MaskGenerator`).
+
+    Another size than the frame's is brought to it by nearest neighbour. Frames without a file have no masks, so
+    the files choose the keyframes. Scores are unknown and 1. ScanNet's own `instance/` folder is such a folder.
+    """
+
+    id = "files"
+    chooses_keyframes = True
+
+    def __init__(self, folder: str | Path):
+        """Raises SourceError when the folder is missing, holds no PNG, or holds colour pictures."""
+        self._folder = Path(folder)
+        if not self._folder.is_dir():
+            raise SourceError(f"no folder of masks at {self._folder}: give one with a label PNG per frame")
+        self._files = {p.stem: p for p in sorted(self._folder.iterdir()) if p.suffix.lower() == ".png"}
+        if not self._files:
+            raise SourceError(f"{self._folder} holds no .png: one label image per frame is wanted, named as the frame")
+        first = next(iter(self._files.values()))
+        image = cv2.imread(str(first), cv2.IMREAD_UNCHANGED)
+        if image is not None:
+            _refuse_pictures(image, first)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The frames that have a file."""
+        return tuple(self._files)
+
+    def check_against(self, names: Iterable[str]) -> int:
+        """How many of these frame names have masks; raises SourceError when none has."""
+        wanted = list(names)
+        matched = sum(name in self._files for name in wanted)
+        if wanted and not matched:
+            raise SourceError(
+                f"no file in {self._folder} is named as a frame: files are {_some(self._files)}, "
+                f"frames are {_some(wanted)}; rename the files to <frame name>.png"
+            )
+        if matched < len(self._files):
+            logger.info("%d of %d mask files in %s match a frame", matched, len(self._files), self._folder)
+        return matched
+
+    def masks(self, frame: Frame) -> Masks2D | None:
+        """The file's masks, or None without a file. FrameError `bad_mask_file` when it cannot be read."""
+        path = self._files.get(frame.name)
+        if path is None:
+            return None
+        labels = read_labels(path)
+        h, w = frame.depth.shape
+        if labels.shape != (h, w):
+            labels = cv2.resize(labels, (w, h), interpolation=cv2.INTER_NEAREST_EXACT)
+        return Masks2D.from_labels(labels)
+
+
+def read_labels(path: Path) -> Array:
+    """A label image, uint8 or uint16 (H, W). FrameError when unreadable, SourceError when it is a colour picture."""
+    image = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    if image is None:
+        raise FrameError("bad_mask_file", f"{path} is no readable PNG: write it again, or remove it")
+    _refuse_pictures(image, path)
+    if image.dtype not in (np.uint8, np.uint16):
+        raise FrameError("bad_mask_file", f"{path} holds {image.dtype} values: labels are 8 or 16 bit")
+    return image
+
+
+def _refuse_pictures(image: Array, path: Path) -> None:
+    if image.ndim != 2:
+        raise SourceError(
+            f"{path} is a colour picture with {image.shape[2]} channels, labels are wanted: one channel of 8 or 16 bit, "
+            "0 = none, a number per mask. Segmentation demos often save a drawing; save the label image instead"
+        )
+
+
+def _some(names: Iterable[str]) -> str:
+    listed = list(names)
+    return ", ".join(repr(n) for n in listed[:3]) + (", ..." if len(listed) > 3 else "")

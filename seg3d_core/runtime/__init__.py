@@ -1,0 +1,7 @@
+"""Runs a Scene: offline over a source, or live beside a stream."""
+
+from .live import LiveRuntime
+from .offline import OfflineResult, run_offline
+from .statistics import Queue, Stage, Statistics
+
+__all__ = ["LiveRuntime", "OfflineResult", "Queue", "Stage", "Statistics", "run_offline"]

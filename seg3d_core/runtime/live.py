@@ -1,0 +1,376 @@
+"""A Scene beside a live stream: threads, bounded queues, newest wins.
+
+One thread owns the scene and takes frames, finished observations and requests in turn; nobody else touches
+it, so it needs no locks. 2D models work in a second thread with a queue of one, a segmentation in a third on
+copied state, text features in a fourth. Snapshots are immutable and replaced, never changed.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeout
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from ..build import build_masks, build_scene
+from ..config import Config
+from ..errors import FrameError, Seg3DError
+from ..perception.base import MaskGenerator
+from ..scene import SegmentationJob
+from ..segmenters.base import Segmentation
+from ..storage import copy_scene, read_scene, restore_scene, write_scene
+from ..types import Frame, Masks2D, QueryResult, Snapshot, Visible
+from .mailbox import Inbox, Mailbox
+from .offline import Observer
+from .statistics import Queue, Recorder, Statistics
+from .text_worker import TextWorker
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+# Frames wait here while the scene is busy with one: two hide the jitter, more would only add latency.
+_FRAMES_WAITING = 2
+# Frames kept for masks that arrive from outside, a while after their image.
+_FRAMES_REMEMBERED = 60
+_REPORT_INTERVAL = 10.0
+
+
+@dataclass(frozen=True)
+class _Observation:
+    generation: int
+    frame: Frame
+    visible: Visible
+    masks: Masks2D
+
+
+class LiveRuntime:
+    """See the module. Callbacks run in worker threads; they must not call back into the runtime.
+
+    `observer` (a recording) sees each keyframe with its masks and each snapshot.
+    `on_snapshot` gets every new snapshot, and the same one again when its labels are known;
+    `on_event(level, text)` gets what a person should know, each kind once per 10 s.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        points: str | Path | None = None,
+        observer: Observer | None = None,
+        on_snapshot: Callable[[Snapshot], None] | None = None,
+        on_event: Callable[[str, str], None] | None = None,
+    ):
+        self.config = config
+        self._scene = build_scene(config, points)
+        self._masks: MaskGenerator = build_masks(config)
+        self._pushes_masks = config.perception.masks == "topic"
+        self._observer = observer
+        self._on_snapshot = on_snapshot or (lambda snapshot: None)
+        self._on_event = on_event or (lambda level, text: None)
+        self._recorder = Recorder()
+        self._reported: dict[str, float] = {}
+        self._inbox = Inbox(_FRAMES_WAITING)
+        self._perception: Mailbox[tuple[int, Frame, Visible]] = Mailbox(1)
+        self._segmentation: Mailbox[SegmentationJob] = Mailbox(1)
+        self._text = TextWorker(config, self._recorder, self._report, self._labelled)
+        self._waiters: deque[Future[Snapshot]] = deque()
+        self._answering: list[Future[Snapshot]] = []
+        self._segmenting = False
+        self._since_segmentation = 0
+        self._recent: deque[tuple[Frame, Visible]] = deque(maxlen=_FRAMES_REMEMBERED)
+        self._publish_lock = threading.Lock()
+        self.snapshot = Snapshot.empty()
+        self._threads: list[threading.Thread] = []
+
+    # --- life --------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Starts the threads. Text features are prepared only where an encoder is installed."""
+        loops = (("scene", self._run_scene), ("perception", self._run_perception), ("segment", self._run_segmentation))
+        self._threads = [threading.Thread(target=loop, name=f"seg3d-{name}", daemon=True) for name, loop in loops]
+        for thread in self._threads:
+            thread.start()
+        self._text.start()
+
+    def stop(self, timeout: float = 5.0) -> None:
+        """Ends the threads; what they hold is thrown away, and who waits for an answer gets an error."""
+        deadline = time.monotonic() + timeout
+        for box in (self._inbox, self._perception, self._segmentation):
+            box.close()
+        self._text.stop(timeout)
+        for thread in self._threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+        for future in [*self._waiters, *self._answering]:
+            if not future.done():
+                future.set_exception(Seg3DError("the runtime is shutting down"))
+
+    # --- what any thread may call --------------------------------------------------------------
+
+    def submit(self, frame: Frame) -> None:
+        """Hands a frame over; never blocks. When the scene can't keep up, older frames are dropped."""
+        if self._inbox.put_frame(frame):
+            self._recorder.drop("overtaken")
+
+    def submit_masks(self, stamp: float, masks: Masks2D) -> None:
+        """Masks made elsewhere for the frame with this stamp (`perception.masks` is `topic`)."""
+        self._inbox.put(lambda: self._take_pushed_masks(stamp, masks))
+
+    def count_drop(self, reason: str, n: int = 1) -> None:
+        """A frame that did not even reach the runtime."""
+        self._recorder.drop(reason, n)
+
+    def segment_now(self, timeout: float = 30.0) -> Snapshot:
+        """A segmentation that begins after this call."""
+        future: Future[Snapshot] = Future()
+
+        def request() -> None:
+            self._waiters.append(future)
+            self._begin_segmentation()
+
+        self._inbox.put(request)
+        return _wait(future, timeout, "the segmentation")
+
+    def reset(self, timeout: float = 10.0) -> None:
+        """An empty map; ids go on counting."""
+        self._call(self._reset, timeout, "the reset")
+
+    def query(self, text: str, top_k: int | None = None) -> QueryResult:
+        """Answers from the newest snapshot. Raises QueryError."""
+        return self._text.answer(text, self.snapshot, top_k)
+
+    def save(self, path: Path, *, overwrite: bool = False, timeout: float = 60.0) -> Snapshot:
+        """Writes the map as of now; mapping goes on meanwhile. Raises MapFileError."""
+        names, encoder_id = self._text.names, self._text.encoder_id
+        saved = self._call(lambda: copy_scene(self._scene, names, encoder_id), timeout, "the map's copy")
+        with self._recorder.stage("save"):
+            write_scene(path, saved, overwrite=overwrite)
+        return self.snapshot
+
+    def load(self, path: Path, timeout: float = 60.0) -> Snapshot:
+        """Replaces the map by a saved one and goes on from there. Raises MapFileError; then the map is as before
+        when the file itself was bad, and empty when its parts did not fit together."""
+        with self._recorder.stage("load"):
+            saved = read_scene(path)
+
+        def replace_scene() -> None:
+            self._forget_work()
+            try:
+                restore_scene(self._scene, saved)
+            finally:
+                self._publish(self._scene.snapshot)
+            # Labels of another encoder are kept as words: they are shown, never compared.
+            self._text.restore_names(saved.names)
+
+        self._call(replace_scene, timeout, "loading")
+        return self.segment_now(timeout)
+
+    def statistics(self) -> Statistics:
+        """Counters, latencies, queues and memory as of now."""
+        queues = {
+            "frames": Queue(self._inbox.waiting_frames, _FRAMES_WAITING, self._inbox.dropped_frames),
+            "perception": Queue(len(self._perception), 1, self._perception.dropped),
+            "segmentation": Queue(len(self._segmentation), 1, self._segmentation.dropped),
+        }
+        scene = self._scene
+        memory = {
+            "map": scene.map.memory_bytes / 1e6,
+            "views": scene.images.memory_bytes / 1e6,
+            "text features": self._text.memory_bytes / 1e6,
+        }
+        return self._recorder.read(
+            queues=queues,
+            memory_mb=memory,
+            points=len(scene.map),
+            instances=len(self.snapshot.instances),
+            last_stamp=scene.stamp or None,
+        )
+
+    # --- the scene's thread --------------------------------------------------------------------
+
+    def _run_scene(self) -> None:
+        while (work := self._inbox.get()) is not None:
+            try:
+                if isinstance(work, Frame):
+                    self._take_frame(work)
+                else:
+                    work()
+            except FrameError as error:
+                self._recorder.drop(error.reason)
+                self._report("warning", error.reason, f"frame dropped: {error}")
+            except Exception:  # a bug: say it, and go on mapping
+                self._recorder.count("scene errors")
+                log.exception("the scene's thread failed on one item")
+                self._report(
+                    "error", "scene", "the mapping thread failed on one item (traceback in the log); it goes on"
+                )
+
+    def _take_frame(self, frame: Frame) -> None:
+        with self._recorder.stage("integrate"):
+            visible = self._scene.add_frame(frame)
+        self._recorder.count("frames")
+        if self._pushes_masks:
+            self._recent.append((frame, visible))
+            masks = self._masks.masks(frame)
+            if masks is not None:
+                self._observe(_Observation(self._scene.generation, frame, visible, masks))
+        elif self._masks.chooses_keyframes or self._scene.is_keyframe(frame):
+            self._scene.mark_keyframe(frame)
+            self._recorder.count("keyframes chosen")
+            if self._perception.put((self._scene.generation, frame, visible)):
+                self._recorder.count("keyframes overtaken")
+
+    def _take_pushed_masks(self, stamp: float, masks: Masks2D) -> None:
+        """Masks usually come after their frame, now and then before it: then they wait in the generator."""
+        frame, visible = min(self._recent, key=lambda pair: abs(pair[0].stamp - stamp), default=(None, None))
+        slop = getattr(self._masks, "slop", 0.02)
+        if frame is None or visible is None or abs(frame.stamp - stamp) > slop:
+            self._masks.push(stamp, masks)  # type: ignore[attr-defined]
+            return
+        self._observe(_Observation(self._scene.generation, frame, visible, masks))
+
+    def _observe(self, seen: _Observation) -> None:
+        if seen.generation != self._scene.generation:
+            return
+        with self._recorder.stage("observe"):
+            self._scene.add_observation(seen.frame, seen.visible, seen.masks)
+        self._recorder.count("keyframes")
+        self._recorder.count("masks", len(seen.masks))
+        if self._observer:
+            self._observer.frame(seen.frame, seen.masks)
+        self._since_segmentation += 1
+        if self._since_segmentation >= self.config.runtime.segment_every:
+            self._begin_segmentation()
+
+    def _begin_segmentation(self) -> None:
+        if self._segmenting:
+            return
+        self._segmenting = True
+        self._since_segmentation = 0
+        self._answering, waiting = list(self._waiters), self._waiters
+        waiting.clear()
+        try:
+            with self._recorder.stage("segment: copy"):
+                job = self._scene.begin_segmentation()
+        except BaseException as error:
+            self._end_segmentation(error)
+            raise
+        self._segmentation.put(job)
+
+    def _finish_segmentation(self, job: SegmentationJob, outcome: Segmentation | Exception) -> None:
+        if isinstance(outcome, Exception):
+            self._end_segmentation(outcome)
+            return
+        with self._recorder.stage("segment: ids"):
+            snapshot = self._scene.finish_segmentation(job, outcome)
+        self._recorder.count("segmentations")
+        for change in snapshot.changes:
+            self._recorder.count(f"instances {change.kind}")
+            log.info("instances %s: %s -> %s", change.kind, change.sources, change.targets)
+        if job.generation == self._scene.generation:
+            self._publish(self._text.with_names(snapshot))
+            self._text.offer(self.snapshot)
+        self._end_segmentation(self.snapshot)
+
+    def _end_segmentation(self, outcome: Snapshot | BaseException) -> None:
+        self._segmenting = False
+        for future in self._answering:
+            if isinstance(outcome, Snapshot):
+                future.set_result(outcome)
+            else:
+                future.set_exception(outcome)
+        self._answering = []
+        if self._waiters or self._since_segmentation >= self.config.runtime.segment_every:
+            self._begin_segmentation()
+
+    def _reset(self) -> None:
+        self._forget_work()
+        self._scene.reset()
+        self._publish(self._scene.snapshot)
+
+    def _forget_work(self) -> None:
+        self._perception.clear()
+        self._recent.clear()
+        self._since_segmentation = 0
+        self._text.forget()
+
+    # --- the workers ---------------------------------------------------------------------------
+
+    def _run_perception(self) -> None:
+        while (item := self._perception.get()) is not None:
+            generation, frame, visible = item
+            try:
+                with self._recorder.stage("masks"):
+                    masks = self._masks.masks(frame)
+            except FrameError as error:
+                self._recorder.drop(error.reason)
+                self._report("warning", error.reason, f"no masks for a keyframe: {error}")
+            except Exception:  # a model that throws must not stop the mapping
+                self._recorder.count("perception errors")
+                log.exception("masks of one keyframe failed")
+                self._report("error", "masks", f"{self._masks.id} failed on a keyframe (traceback in the log)")
+            else:
+                if masks is not None:
+                    seen = _Observation(generation, frame, visible, masks)
+                    self._inbox.put(lambda seen=seen: self._observe(seen))
+
+    def _run_segmentation(self) -> None:
+        while (job := self._segmentation.get()) is not None:
+            outcome: Segmentation | Exception
+            try:
+                with self._recorder.stage("segment"):
+                    outcome = job.run()
+            except Exception as error:
+                self._recorder.count("segmentation errors")
+                log.exception("a segmentation failed")
+                self._report("error", "segment", "a segmentation failed (traceback in the log); the last one stays")
+                outcome = error
+            self._inbox.put(lambda job=job, outcome=outcome: self._finish_segmentation(job, outcome))
+
+    # --- helpers -------------------------------------------------------------------------------
+
+    def _labelled(self, snapshot: Snapshot) -> None:
+        """From the text worker: the labels of a snapshot are known. Older news than what is out are not told."""
+        with self._publish_lock:
+            if snapshot.sequence == self.snapshot.sequence:
+                self._show(snapshot)
+
+    def _publish(self, snapshot: Snapshot) -> None:
+        with self._publish_lock:
+            self._show(snapshot)
+
+    def _show(self, snapshot: Snapshot) -> None:
+        self.snapshot = snapshot
+        self._on_snapshot(snapshot)
+        if self._observer:
+            self._observer.snapshot(snapshot)
+
+    def _call(self, function: Callable[[], T], timeout: float, what: str) -> T:
+        """Runs a function in the scene's thread."""
+        future: Future[T] = Future()
+
+        def run() -> None:
+            try:
+                future.set_result(function())
+            except Exception as error:
+                future.set_exception(error)
+
+        self._inbox.put(run)
+        return _wait(future, timeout, what)
+
+    def _report(self, level: str, kind: str, text: str) -> None:
+        now = time.monotonic()
+        if now - self._reported.get(kind, -_REPORT_INTERVAL) >= _REPORT_INTERVAL:
+            self._reported[kind] = now
+            self._on_event(level, text)
+
+
+def _wait(future: Future[T], timeout: float, what: str) -> T:
+    try:
+        return future.result(timeout)
+    except FutureTimeout:
+        raise Seg3DError(f"{what} did not finish within {timeout:.0f} s") from None

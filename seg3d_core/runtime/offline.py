@@ -1,0 +1,111 @@
+"""Every frame, in order, in one thread: the same input gives the same bytes."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from ..errors import FrameError
+from ..perception.base import MaskGenerator
+from ..scene import Scene
+from ..sources.base import Source
+from ..types import Frame, Masks2D, Snapshot, Visible
+from .statistics import Recorder, Statistics
+
+log = logging.getLogger(__name__)
+
+
+class Observer(Protocol):
+    """Somebody who watches a run: a recording, a progress bar."""
+
+    def frame(self, frame: Frame, masks: Masks2D | None) -> None: ...
+
+    def snapshot(self, snapshot: Snapshot) -> None: ...
+
+
+@dataclass(frozen=True)
+class OfflineResult:
+    """The last snapshot, and what was counted on the way."""
+
+    snapshot: Snapshot
+    statistics: Statistics
+
+
+def run_offline(
+    scene: Scene,
+    source: Source,
+    masks: MaskGenerator,
+    *,
+    observers: tuple[Observer, ...] = (),
+    on_frame: Callable[[int, int], None] | None = None,
+    should_stop: Callable[[], bool] | None = None,
+) -> OfflineResult:
+    """Runs a scene over a source. A bad frame is dropped and counted; `on_frame(done, points)` shows progress.
+
+    `should_stop` is asked after each frame; the result is then what was seen so far.
+    """
+    recorder = Recorder()
+    since_segmentation = 0
+    for done, frame in enumerate(source, 1):
+        with recorder.stage("frame"):
+            observed = _one_frame(scene, frame, masks, recorder, observers)
+        since_segmentation += observed
+        if since_segmentation >= scene.config.runtime.segment_every:
+            since_segmentation = 0
+            _segment(scene, recorder, observers)
+        if on_frame:
+            on_frame(done, len(scene.map))
+        if should_stop and should_stop():
+            break
+    if since_segmentation or not scene.sequence:
+        _segment(scene, recorder, observers)
+    for reason, n in source.drops.items():
+        recorder.drop(f"source: {reason}", n)
+    memory = {"map": scene.map.memory_bytes / 1e6, "views": scene.images.memory_bytes / 1e6}
+    statistics = recorder.read(
+        memory_mb=memory, points=len(scene.map), instances=len(scene.snapshot.instances), last_stamp=scene.stamp
+    )
+    return OfflineResult(scene.snapshot, statistics)
+
+
+def _one_frame(
+    scene: Scene, frame: Frame, masks: MaskGenerator, recorder: Recorder, observers: tuple[Observer, ...]
+) -> bool:
+    """True when the frame was a keyframe with masks."""
+    found: Masks2D | None = None
+    try:
+        with recorder.stage("integrate"):
+            visible = scene.add_frame(frame)
+        recorder.count("frames")
+        if masks.chooses_keyframes or scene.is_keyframe(frame):
+            found = _observe(scene, frame, visible, masks, recorder)
+    except FrameError as error:
+        if recorder.drop(error.reason) == 1:
+            log.warning("frame %s dropped: %s", frame.name or frame.index, error)
+        return False
+    for observer in observers:
+        observer.frame(frame, found)
+    return found is not None
+
+
+def _observe(scene: Scene, frame: Frame, visible: Visible, masks: MaskGenerator, recorder: Recorder) -> Masks2D | None:
+    with recorder.stage("masks"):
+        found = masks.masks(frame)
+    if found is None:
+        return None
+    scene.mark_keyframe(frame)
+    with recorder.stage("observe"):
+        scene.add_observation(frame, visible, found)
+    recorder.count("keyframes")
+    recorder.count("masks", len(found))
+    return found
+
+
+def _segment(scene: Scene, recorder: Recorder, observers: tuple[Observer, ...]) -> None:
+    with recorder.stage("segment"):
+        snapshot = scene.segment()
+    recorder.count("segmentations")
+    for observer in observers:
+        observer.snapshot(snapshot)

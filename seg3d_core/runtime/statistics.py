@@ -1,0 +1,104 @@
+"""Counters and stage latencies, written by any thread, read for diagnostics and reports."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter, defaultdict, deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+_SAMPLES = 1000
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Latency of the newest thousand runs of one stage, and how often it ran in all."""
+
+    median_ms: float
+    p95_ms: float
+    count: int
+
+
+@dataclass(frozen=True)
+class Queue:
+    """What waits, how much may wait, and how much was thrown away for newer things."""
+
+    length: int
+    capacity: int
+    dropped: int
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """A consistent reading of everything that was counted."""
+
+    counters: dict[str, int] = field(default_factory=dict)
+    drops: dict[str, int] = field(default_factory=dict)
+    stages: dict[str, Stage] = field(default_factory=dict)
+    queues: dict[str, Queue] = field(default_factory=dict)
+    memory_mb: dict[str, float] = field(default_factory=dict)
+    points: int = 0
+    instances: int = 0
+    last_stamp: float | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "counters": self.counters,
+            "drops": self.drops,
+            "stages_ms": {
+                n: {"median": round(s.median_ms, 3), "p95": round(s.p95_ms, 3), "count": s.count}
+                for n, s in self.stages.items()
+            },
+            "queues": {n: vars(q) for n, q in self.queues.items()},
+            "memory_mb": {n: round(m, 2) for n, m in self.memory_mb.items()},
+        }
+
+
+class Recorder:
+    """Thread-safe counters and timers."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._counters: Counter[str] = Counter()
+        self._drops: Counter[str] = Counter()
+        self._times: dict[str, deque[float]] = defaultdict(lambda: deque(maxlen=_SAMPLES))
+        self._runs: Counter[str] = Counter()
+
+    def count(self, name: str, n: int = 1) -> None:
+        with self._lock:
+            self._counters[name] += n
+
+    def drop(self, reason: str, n: int = 1) -> int:
+        """Counts a dropped frame; returns how often this reason was seen."""
+        with self._lock:
+            self._drops[reason] += n
+            return self._drops[reason]
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Times the block, also when it throws."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            elapsed = (time.perf_counter() - start) * 1e3
+            with self._lock:
+                self._times[name].append(elapsed)
+                self._runs[name] += 1
+
+    def read(self, **rest: Any) -> Statistics:
+        """Everything as of now; `rest` are the further fields of Statistics."""
+        with self._lock:
+            times = {name: np.array(values) for name, values in self._times.items()}
+            runs, counters, drops = dict(self._runs), dict(self._counters), dict(self._drops)
+        stages = {
+            name: Stage(float(np.median(values)), float(np.percentile(values, 95)), runs[name])
+            for name, values in times.items()
+        }
+        return Statistics(counters, drops, stages, **rest)

@@ -1,0 +1,277 @@
+"""Scene: the map, what images said about it, the segmenter and the ids, in one object.
+
+Plain, single-threaded and deterministic: the same frames in the same order give the same bytes. The way of
+a frame is `add_frame`, then (for keyframes, when their 2D masks are ready) `add_observation`, and now and
+then `segment`. A live program splits the last one: `begin_segmentation` copies what is needed,
+`SegmentationJob.run` may go on in any thread, `finish_segmentation` settles the ids.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from .config import Config, KeyframeConfig
+from .errors import FrameError, MapFileError
+from .geometry import nearest_rotation, rotation_angle, rotation_error
+from .lifting.views import ImageStore
+from .segmenters.base import Segmentation, Segmenter
+from .segmenters.identity import IdentityTracker
+from .types import Array, Cloud, Frame, Instances, Masks2D, Snapshot, Visible
+
+# Tracked poses in the wild are orthonormal to a few 1e-4 (measured on Kinect data); beyond this it is no rotation.
+_ROTATION_TOLERANCE = 0.02
+# A relocalised camera is believed after this many frames that agree with each other.
+_FRAMES_TO_TRUST_A_JUMP = 5
+
+
+class MapLike(Protocol):
+    """What Scene asks of `mapping.PointMap` and `mapping.FixedMap`."""
+
+    def __len__(self) -> int: ...
+    def integrate(self, frame: Frame) -> Visible: ...
+    def rows_of(self, visible: Visible) -> Array: ...
+    def snapshot(self) -> tuple[Cloud, Array]: ...
+    def compact(self) -> Array | None: ...
+    def reset(self) -> None: ...
+    def state(self) -> dict[str, Array]: ...
+    def restore(self, state: Mapping[str, Array]) -> None: ...
+    @property
+    def memory_bytes(self) -> int: ...
+
+
+@dataclass(frozen=True)
+class SegmentationJob:
+    """Copied state of one segmentation; `run` may be called in any thread, once."""
+
+    cloud: Cloud
+    stamp: float
+    generation: int
+    run: Callable[[], Segmentation]
+
+
+class Scene:
+    """See the module. Raises `FrameError` for a frame that must be dropped; the scene is then unchanged."""
+
+    def __init__(self, config: Config, point_map: MapLike, segmenter: Segmenter, images: ImageStore):
+        self.config = config
+        self.map = point_map
+        self.segmenter = segmenter
+        self.images = images
+        self.identity = IdentityTracker()
+        self._poses = PoseGate(config.keyframes)
+        self._keyframe_poses: dict[int, Array] = {}
+        self._last_keyframe: Array | None = None
+        self._frames_since_keyframe = 0
+        self.generation = 0
+        self.frames = 0
+        self.keyframes = 0
+        self.sequence = 0
+        self.stamp = 0.0
+        self.snapshot = Snapshot.empty()
+
+    # --- frames ------------------------------------------------------------------------------
+
+    def add_frame(self, frame: Frame) -> Visible:
+        """Fuses one frame and says which map points it sees."""
+        pose = self._checked_pose(frame)
+        visible = self.map.integrate(frame if pose is frame.T_world_camera else _with_pose(frame, pose))
+        self.frames += 1
+        self.stamp = frame.stamp
+        self._frames_since_keyframe += 1
+        return visible
+
+    def is_keyframe(self, frame: Frame) -> bool:
+        """Whether the camera has moved enough since the last keyframe for 2D models to look again."""
+        if self._last_keyframe is None:
+            return True
+        moved = float(np.linalg.norm(frame.T_world_camera[:3, 3] - self._last_keyframe[:3, 3]))
+        turned = rotation_angle(frame.T_world_camera, self._last_keyframe)
+        limits = self.config.keyframes
+        if moved >= limits.translation or turned >= limits.rotation:
+            return True
+        return self._frames_since_keyframe >= limits.max_interval and (moved > 0.01 or turned > 0.02)
+
+    def mark_keyframe(self, frame: Frame) -> None:
+        """The frame goes to the 2D models: the next keyframe is measured from here."""
+        self._last_keyframe = frame.T_world_camera
+        self._frames_since_keyframe = 0
+
+    def add_observation(self, frame: Frame, visible: Visible, masks: Masks2D) -> None:
+        """What the 2D models said of a frame that was fused before, maybe a while ago.
+
+        Raises FrameError when the masks do not fit the frame.
+        """
+        if masks.labels.shape != frame.depth.shape:
+            raise FrameError("mask_size", f"masks of {masks.labels.shape}, but the frame is {frame.depth.shape}")
+        rows = self.map.rows_of(visible)
+        alive = rows >= 0
+        number = self.keyframes
+        self.keyframes += 1
+        self._keyframe_poses[number] = np.asarray(frame.T_world_camera, float)
+        self.images.add(number, frame.rgb)
+        self.segmenter.observe(number, rows[alive], visible.pixels[alive], visible.depths[alive], masks)
+
+    # --- segmentation ------------------------------------------------------------------------
+
+    def begin_segmentation(self) -> SegmentationJob:
+        """Copies what a segmentation needs, so that it can run beside the next frames."""
+        new_rows = self.map.compact()
+        if new_rows is not None:
+            self.segmenter.remap(new_rows)
+        cloud, rows = self.map.snapshot()
+        return SegmentationJob(cloud, self.stamp, self.generation, self.segmenter.prepare(cloud, rows))
+
+    def finish_segmentation(self, job: SegmentationJob, outcome: Segmentation) -> Snapshot:
+        """Settles ids and makes the snapshot. An outcome from before a reset changes nothing."""
+        if job.generation != self.generation:
+            return self.snapshot
+        instances, changes = self.identity.assign(outcome.instances)
+        self.sequence += 1
+        centres, extents = boxes_of(instances, job.cloud)
+        numbers = instances.exclusive(job.cloud.ids)
+        labels = np.concatenate([np.zeros(1, np.int32), instances.ids])[numbers].astype(np.int32)
+        views = {int(i): v for i, v in zip(instances.ids, outcome.views, strict=True)}
+        self.images.rank(outcome.views)
+        self.snapshot = Snapshot(
+            self.sequence, job.stamp, job.cloud, instances, labels, centres, extents,
+            views, self.images.images(), ("",) * len(instances), changes,
+        )  # fmt: skip
+        return self.snapshot
+
+    def segment(self) -> Snapshot:
+        """Both steps at once."""
+        job = self.begin_segmentation()
+        return self.finish_segmentation(job, job.run())
+
+    # --- state -------------------------------------------------------------------------------
+
+    def reset(self) -> None:
+        """Forgets everything but the ids that were given out."""
+        self.generation += 1
+        self.map.reset()
+        self.segmenter.reset()
+        self.images.reset()
+        self.identity.reset()
+        self._poses = PoseGate(self.config.keyframes)
+        self._keyframe_poses.clear()
+        self._last_keyframe = None
+        self._frames_since_keyframe = 0
+        self.keyframes = 0
+        self.stamp = 0.0
+        self.snapshot = Snapshot.empty()
+
+    def state(self) -> tuple[dict[str, Any], dict[str, Array], dict[str, bytes]]:
+        """(meta, arrays, blobs) from which `restore` continues: same ids, same answers."""
+        arrays: dict[str, Array] = {}
+        for room, part in (("map", self.map), ("segmenter", self.segmenter), ("identity", self.identity)):
+            arrays.update({f"{room}/{name}": value for name, value in part.state().items()})
+        numbers = sorted(self._keyframe_poses)
+        arrays["keyframes/numbers"] = np.array(numbers, np.int64)
+        arrays["keyframes/poses"] = np.array([self._keyframe_poses[n] for n in numbers], float).reshape(-1, 4, 4)
+        meta = {
+            "frames": self.frames,
+            "keyframes": self.keyframes,
+            "sequence": self.sequence,
+            "stamp": self.stamp,
+        }
+        blobs = {f"views/{number}.jpg": data for number, data in self.images.images().items()}
+        return meta, arrays, blobs
+
+    def restore(self, meta: Mapping[str, Any], arrays: Mapping[str, Array], blobs: Mapping[str, bytes]) -> None:
+        """Takes a saved state. On `MapFileError` the scene is empty, never half."""
+        self.reset()
+        try:
+            self._restore(meta, arrays, blobs)
+        except MapFileError:
+            self.reset()
+            raise
+        except (KeyError, ValueError, TypeError, IndexError) as error:
+            self.reset()
+            raise MapFileError("damaged", f"the map's parts do not fit together: {error!r}") from None
+
+    def _restore(self, meta: Mapping[str, Any], arrays: Mapping[str, Array], blobs: Mapping[str, bytes]) -> None:
+        for room, part in (("map", self.map), ("segmenter", self.segmenter), ("identity", self.identity)):
+            part.restore({n[len(room) + 1 :]: a for n, a in arrays.items() if n.startswith(room + "/")})
+        numbers, poses = arrays["keyframes/numbers"], arrays["keyframes/poses"]
+        if poses.shape != (len(numbers), 4, 4):
+            raise ValueError(f"{len(numbers)} keyframes, but poses {poses.shape}")
+        self._keyframe_poses = {int(n): pose for n, pose in zip(numbers, poses, strict=True)}
+        for name, data in blobs.items():
+            self.images.restore_image(int(name.removeprefix("views/").removesuffix(".jpg")), data)
+        self.frames, self.keyframes = int(meta["frames"]), int(meta["keyframes"])
+        self.sequence, self.stamp = int(meta["sequence"]), float(meta["stamp"])
+
+    @property
+    def camera_poses(self) -> list[Array]:
+        """T_world_camera (4, 4) of the keyframes, in order."""
+        return [self._keyframe_poses[n] for n in sorted(self._keyframe_poses)]
+
+    def _checked_pose(self, frame: Frame) -> Array:
+        if frame.rgb.shape[:2] != frame.depth.shape or frame.depth.shape != (frame.camera.height, frame.camera.width):
+            raise FrameError(
+                "size",
+                f"colour {frame.rgb.shape[:2]}, depth {frame.depth.shape} and camera "
+                f"{(frame.camera.height, frame.camera.width)} differ in size",
+            )
+        pose = np.asarray(frame.T_world_camera, float)
+        if pose.shape != (4, 4) or not np.isfinite(pose).all():
+            raise FrameError("pose", "the pose is no finite 4x4 matrix")
+        error = rotation_error(pose)
+        if error > _ROTATION_TOLERANCE:
+            raise FrameError("rotation", f"the pose holds no rotation: R R^T is off by {error:.3f}")
+        self._poses.admit(frame.stamp, pose)
+        return pose if error < 1e-9 else nearest_rotation(pose)
+
+
+class PoseGate:
+    """Keeps teleporting poses out until several in a row agree with each other (a relocalised camera)."""
+
+    def __init__(self, limits: KeyframeConfig):
+        self._limit = limits.pose_jump
+        self._last: tuple[float, Array] | None = None
+        self._suspects: deque[tuple[float, Array]] = deque(maxlen=_FRAMES_TO_TRUST_A_JUMP)
+
+    def admit(self, stamp: float, pose: Array) -> None:
+        """Raises FrameError for a stamp that runs back a little, or a pose that jumps."""
+        if self._last is not None:
+            since = stamp - self._last[0]
+            # Further back than a second is a bag that starts over or a simulator's restart: follow it.
+            if -1.0 < since < 0.0:
+                raise FrameError("stamp", f"the stamp runs back by {-since:.3f} s")
+            if self._jumps(self._last, stamp, pose) and not self._settled(stamp, pose):
+                raise FrameError("pose_jump", f"the pose jumps by more than {self._limit} m within a second")
+        self._suspects.clear()
+        self._last = (stamp, pose)
+
+    def _jumps(self, before: tuple[float, Array], stamp: float, pose: Array) -> bool:
+        distance = float(np.linalg.norm(pose[:3, 3] - before[1][:3, 3]))
+        return distance > self._limit and abs(stamp - before[0]) <= 1.0
+
+    def _settled(self, stamp: float, pose: Array) -> bool:
+        if self._suspects and self._jumps(self._suspects[-1], stamp, pose):
+            self._suspects.clear()
+        self._suspects.append((stamp, pose))
+        return len(self._suspects) == _FRAMES_TO_TRUST_A_JUMP
+
+
+def boxes_of(instances: Instances, cloud: Cloud) -> tuple[Array, Array]:
+    """Centres and extents float32 (K, 3) of axis-aligned boxes that hold 98 % of the points along each axis."""
+    centres = np.zeros((len(instances), 3), np.float32)
+    extents = np.zeros((len(instances), 3), np.float32)
+    for k in range(len(instances)):
+        members = cloud.xyz[np.searchsorted(cloud.ids, instances.members(k))]
+        if len(members):
+            low, high = np.percentile(members, [1, 99], axis=0)
+            centres[k], extents[k] = (low + high) / 2, high - low
+    return centres, extents
+
+
+def _with_pose(frame: Frame, pose: Array) -> Frame:
+    from dataclasses import replace
+
+    return replace(frame, T_world_camera=pose)

@@ -1,0 +1,338 @@
+"""RE0's zero-shot core as a stream: masks are aligned with what the map already says, points vote, and
+instances that share a mask merge.
+
+The reading of the paper's holes, in short: label 0 never wins an alignment and is left out of its
+denominator; a mask with too few labelled points, or with no label above `k_align`, becomes a new label; ties
+go to the newest label; several masks of a keyframe may take one label. Votes are cast after all masks of the
+keyframe are aligned, so that no mask reads what another one wrote. Labels are never merged in the state: a
+snapshot merges a copy, and can decide otherwise next time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numba import njit
+from scipy.spatial import cKDTree
+
+from ..config import Re0Config
+from ..errors import FrameError, MapFileError
+from ..lifting.keyframe_log import KeyframeLog, LoggedKeyframe, contingency
+from ..lifting.mask_votes import MaskVotes, PointVotes
+from ..lifting.views import sightings
+from ..types import Array, Cloud, Instances, Masks2D, View
+
+BACKGROUND = 1
+FIRST_LABEL = 2
+FILL_SWEEPS = 3
+FILL_NEIGHBOURS = 8
+# Neighbours farther than this many times the usual distance are another surface.
+FILL_REACH = 3.0
+
+
+@dataclass(frozen=True, eq=False)
+class Re0Segmentation:
+    """Instances (ids 0) over the cloud's point ids, and the best views of each, best first."""
+
+    instances: Instances
+    views: tuple[tuple[View, ...], ...]
+
+
+class Re0Segmenter:
+    """`segmenters.base.Segmenter` after RE0, sections 3.1 and 3.2."""
+
+    def __init__(self, config: Re0Config):
+        self.config = config
+        self._votes = MaskVotes(config.slots)
+        self._log = KeyframeLog(config.max_keyframes)
+        self._next_label = FIRST_LABEL
+
+    @property
+    def memory_bytes(self) -> int:
+        return self._votes.memory_bytes + self._log.memory_bytes
+
+    def observe(self, keyframe: int, rows: Array, pixels: Array, depths: Array, masks: Masks2D) -> None:
+        """Aligns the keyframe's masks (RE0 Alg. 1) and casts their votes (eq. 2).
+
+        Raises FrameError where a pixel lies outside the label image, or a mask number above `len(masks)`.
+        """
+        point_masks = _masks_at(pixels, masks)
+        self._votes.grow(int(rows.max(initial=-1)) + 1)
+        aligned, self._next_label = align_masks(
+            self._votes.majority(rows),
+            point_masks,
+            len(masks),
+            self._next_label,
+            self.config.k_align,
+            self.config.min_labelled,
+            self.config.exclusive,
+        )
+        if self.config.background_votes:
+            aligned[0] = BACKGROUND
+        self._votes.cast(rows, aligned[point_masks])
+        self._log.append(keyframe, rows, point_masks, pixels, len(masks))
+
+    def prepare(self, cloud: Cloud, rows: Array) -> Callable[[], Re0Segmentation]:
+        """Copies the votes of the cloud's points; the returned function needs nothing else of this object."""
+        self._votes.grow(int(rows.max(initial=-1)) + 1)
+        job = _Job(self.config, cloud, rows.copy(), self._votes.copy(rows), tuple(self._log), self._next_label)
+        return job.segment
+
+    def remap(self, new_rows: Array) -> None:
+        self._votes.remap(new_rows)
+        self._log.remap(new_rows)
+
+    def reset(self) -> None:
+        self._votes.reset()
+        self._log.reset()
+        self._next_label = FIRST_LABEL
+
+    def state(self) -> dict[str, Array]:
+        votes = {f"votes_{name}": array for name, array in self._votes.state().items()}
+        log = {f"log_{name}": array for name, array in self._log.state().items()}
+        return {**votes, **log, "next_label": np.array([self._next_label], np.int64)}
+
+    def restore(self, state: Mapping[str, Array]) -> None:
+        """From `state`. Raises MapFileError where arrays are missing or do not belong together."""
+        self.reset()
+        try:
+            self._votes.restore(_part(state, "votes_"))
+            if state["log_rows"].max(initial=-1) >= len(self._votes):
+                raise MapFileError("damaged", "the keyframe log speaks of points that have no votes")
+            self._log.restore(_part(state, "log_"))
+            self._next_label = max(int(state["next_label"][0]), self._votes.largest_label + 1, FIRST_LABEL)
+        except KeyError as error:
+            raise MapFileError("damaged", f"the segmenter's state lacks {error}: save the map again") from None
+
+
+@dataclass(frozen=True, eq=False)
+class _Job:
+    """All that one segmentation needs; nothing here is shared with the stream but arrays that never change."""
+
+    config: Re0Config
+    cloud: Cloud
+    rows: Array
+    votes: PointVotes
+    keyframes: tuple[LoggedKeyframe, ...]
+    label_count: int
+
+    def segment(self) -> Re0Segmentation:
+        labels = self.votes.majority()
+        if self.config.merge:
+            labels = self._merged(labels)
+        if self.config.fill_holes:
+            labels = fill_holes(labels, self.votes.sightings, self.cloud.xyz)
+        sizes = np.bincount(labels, minlength=self.label_count)
+        sizes[:FIRST_LABEL] = 0
+        kept = np.flatnonzero(sizes >= self.config.min_points)
+        number = np.zeros(self.label_count, np.int32)
+        number[kept] = np.arange(1, len(kept) + 1)
+        seen = sightings(self.keyframes, self._by_row(number[labels]), len(kept))
+        instances = Instances.from_labels(number[labels], self.cloud.ids, seen.scores(sizes[kept]))
+        return Re0Segmentation(instances, seen.best_views())
+
+    def _merged(self, labels: Array) -> Array:
+        by_row = self._by_row(labels)
+        root = np.arange(self.label_count, dtype=np.int32)
+        sizes = np.bincount(labels, minlength=self.label_count)
+        for keyframe in self.keyframes:
+            seen = by_row[keyframe.rows]
+            present, counts = contingency(seen, keyframe.masks, self.label_count, keyframe.mask_count)
+            merge_in_keyframe(present, counts, root, sizes, self.config.k_proj, self.config.k_mask)
+        return root[labels]
+
+    def _by_row(self, labels: Array) -> Array:
+        """Labels of the cloud's points, by map row; rows outside the cloud are 0."""
+        top = max((int(k.rows.max(initial=-1)) for k in self.keyframes), default=-1)
+        out = np.zeros(max(top, int(self.rows.max(initial=-1))) + 1, np.int32)
+        out[self.rows] = labels
+        return out
+
+
+def _part(state: Mapping[str, Array], prefix: str) -> dict[str, Array]:
+    return {name[len(prefix) :]: array for name, array in state.items() if name.startswith(prefix)}
+
+
+def _masks_at(pixels: Array, masks: Masks2D) -> Array:
+    """The mask number at each pixel (n, 2), int32 (n,). Raises FrameError."""
+    height, width = masks.labels.shape
+    if len(masks) > np.iinfo(np.int16).max:
+        raise FrameError("too_many_masks", f"{len(masks)} masks in one image; at most 32767 can be kept apart")
+    if masks.labels.size and not 0 <= masks.labels.min() <= masks.labels.max() <= len(masks):
+        raise FrameError("mask_numbers", f"mask numbers must run from 0 to {len(masks)}: see Masks2D.from_labels")
+    if len(pixels) and not (pixels.min() >= -0.501 and (pixels.max(axis=0) <= (width - 0.499, height - 0.499)).all()):
+        raise FrameError(
+            "mask_size", f"masks of {width} x {height} pixels are smaller than the frame: make them its size"
+        )
+    # A pixel just inside the border may round to just outside of it.
+    at = np.clip(np.rint(pixels).astype(np.int64), 0, (width - 1, height - 1))
+    return masks.labels[at[:, 1], at[:, 0]].astype(np.int32)
+
+
+@njit(cache=True, nogil=True)
+def align_masks(
+    point_labels: Array,
+    point_masks: Array,
+    mask_count: int,
+    next_label: int,
+    k_align: float,
+    min_labelled: float,
+    exclusive: bool,
+) -> tuple[Array, int]:
+    """RE0 Alg. 1 with the decisions above: int32 labels of masks 0..mask_count, and the next free one.
+
+    point_labels (n,) are the points' labels of now, in which 0 and background count as none; point_masks (n,).
+    Mask 0 and masks without points take no label.
+    """
+    foreground = np.where(point_labels < FIRST_LABEL, 0, point_labels)
+    present, counts = contingency(foreground, point_masks, next_label, mask_count)
+    sizes = np.zeros(mask_count + 1, np.int64)
+    for i in range(len(point_masks)):
+        sizes[point_masks[i]] += 1
+    labelled = counts.sum(axis=0)
+    labelled[labelled < min_labelled * sizes] = 0
+    labelled[0] = 0
+    choice = _choose_exclusive(counts, labelled, k_align) if exclusive else _choose_majority(counts, labelled, k_align)
+    out = np.zeros(mask_count + 1, np.int32)
+    for mask in range(1, mask_count + 1):
+        if choice[mask] >= 0:
+            out[mask] = present[choice[mask]]
+        elif sizes[mask] > 0:
+            out[mask] = next_label
+            next_label += 1
+    return out, next_label
+
+
+@njit(cache=True, nogil=True)
+def _choose_majority(counts: Array, labelled: Array, k_align: float) -> Array:
+    """The paper's rule: each mask takes the label of most of its points, the newest at ties, if above `k_align`.
+
+    counts (labels, masks + 1); labelled (masks + 1,), 0 where a mask may not align. Gives row numbers, -1 = none.
+    """
+    out = np.full(len(labelled), -1, np.int64)
+    for mask in range(len(labelled)):
+        best = -1
+        for k in range(len(counts)):
+            if best < 0 or counts[k, mask] >= counts[best, mask]:
+                best = k
+        if labelled[mask] > 0 and counts[best, mask] > k_align * labelled[mask]:
+            out[mask] = best
+    return out
+
+
+@njit(cache=True, nogil=True)
+def _choose_exclusive(counts: Array, labelled: Array, k_align: float) -> Array:
+    """One to one: pairs that share more than `k_align` of the mask's or the label's points, by falling IoU.
+
+    Shapes as in `_choose_majority`. Ties go to the newest label, then to the smallest mask.
+    """
+    visible = counts.sum(axis=1)
+    pairs = np.empty((counts.size, 2), np.int64)
+    iou = np.empty(counts.size)
+    n = 0
+    for k in range(len(counts) - 1, -1, -1):
+        for mask in range(len(labelled)):
+            common = counts[k, mask]
+            if labelled[mask] > 0 and common > k_align * min(labelled[mask], visible[k]):
+                pairs[n, 0], pairs[n, 1] = k, mask
+                iou[n] = common / (labelled[mask] + visible[k] - common)
+                n += 1
+    out = np.full(len(labelled), -1, np.int64)
+    used = np.zeros(len(counts), np.bool_)
+    for i in np.argsort(-iou[:n], kind="mergesort"):
+        k, mask = pairs[i]
+        if out[mask] < 0 and not used[k]:
+            out[mask] = k
+            used[k] = True
+    return out
+
+
+@njit(cache=True, nogil=True)
+def merge_in_keyframe(present: Array, counts: Array, root: Array, sizes: Array, k_proj: float, k_mask: float) -> None:
+    """RE0 eqs. 3 to 5 in one keyframe; writes into `root` (the label that each label is merged into) and `sizes`.
+
+    present (k,), counts (k, masks + 1): `contingency` of the labels before any merge. Pairs i < j of merged
+    labels in ascending order: both must show more than `k_proj` of their points, more than `k_mask` of these on
+    one mask (ties to the smallest), and the same; then j becomes i, and later pairs see the larger i.
+    Background never merges.
+    """
+    local = np.full(len(root), -1, np.int64)
+    for k in range(len(present)):
+        local[root[present[k]]] = 0
+    local[:FIRST_LABEL] = -1
+    names = np.flatnonzero(local >= 0)
+    for i in range(len(names)):
+        local[names[i]] = i
+    table = np.zeros((len(names), counts.shape[1]), np.int64)
+    for k in range(len(present)):
+        i = local[root[present[k]]]
+        if i >= 0:
+            table[i] += counts[k]
+    mask = np.zeros(len(names), np.int64)
+    for i in range(len(names)):
+        mask[i] = _shared_mask(table[i], sizes[names[i]], k_proj, k_mask)
+    for i in range(len(names)):
+        for j in range(i + 1, len(names)):
+            if mask[i] == 0 or mask[j] != mask[i]:
+                continue
+            table[i] += table[j]
+            sizes[names[i]] += sizes[names[j]]
+            sizes[names[j]] = 0
+            for label in range(len(root)):
+                if root[label] == names[j]:
+                    root[label] = names[i]
+            mask[j] = 0
+            mask[i] = _shared_mask(table[i], sizes[names[i]], k_proj, k_mask)
+
+
+@njit(cache=True, nogil=True)
+def _shared_mask(counts: Array, size: int, k_proj: float, k_mask: float) -> int:
+    """The mask by which an instance may merge in a keyframe (RE0 eqs. 3 and 4), 0 = none."""
+    visible = counts.sum()
+    best = 1
+    for mask in range(2, len(counts)):
+        if counts[mask] > counts[best]:
+            best = mask
+    if len(counts) < 2 or visible <= k_proj * size or counts[best] <= k_mask * visible:
+        return 0
+    return best
+
+
+def fill_holes(labels: Array, sightings: Array, xyz: Array) -> Array:
+    """Points that no keyframe saw take the majority of their neighbours' labels, background included.
+
+    labels int32 (N,), sightings (N,), xyz (N, 3); 3 sweeps, so that wide holes close from their rim. Points
+    that were seen keep what they have. Ties go to the newest label.
+    """
+    holes = np.flatnonzero(sightings == 0)
+    if len(holes) in (0, len(labels)):
+        return labels
+    out = np.where((labels == 0) & (sightings > 0), BACKGROUND, labels).astype(np.int32)
+    tree = cKDTree(xyz, balanced_tree=False, compact_nodes=False)
+    distances, neighbours = tree.query(xyz[holes], min(FILL_NEIGHBOURS + 1, len(xyz)))
+    usual = np.median(distances[:, 1])
+    neighbours = np.where(distances <= FILL_REACH * usual, neighbours, -1)
+    for _ in range(FILL_SWEEPS):
+        out[holes] = _neighbour_majority(out, holes, neighbours)
+    return out
+
+
+@njit(cache=True, nogil=True)
+def _neighbour_majority(labels: Array, points: Array, neighbours: Array) -> Array:
+    out = np.empty(len(points), np.int32)
+    for i in range(len(points)):
+        out[i] = labels[points[i]]
+        most = 0
+        if out[i] > 0:
+            continue
+        for j in neighbours[i]:
+            if j < 0 or labels[j] == 0:
+                continue
+            count = 0
+            for k in neighbours[i]:
+                count += k >= 0 and labels[k] == labels[j]
+            if count > most or (count == most and labels[j] > out[i]):
+                out[i], most = labels[j], count
+    return out

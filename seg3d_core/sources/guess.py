@@ -1,0 +1,131 @@
+"""Opens whatever lies at a path as a source of posed RGB-D frames.
+
+The kinds and how they are recognised:
+
+    synthetic   no path at all: `synthetic`, `synthetic:SEED` or `synthetic:SEED:noisy`
+    scannet     a folder with color/, depth/ and pose/                          (`scannet.py`)
+    tum         a folder with rgb.txt and depth.txt                             (`tum.py`)
+    replica     a folder with traj.txt and results/                             (`replica.py`)
+    rosbag      a folder with metadata.yaml, or a .mcap, .db3 or .bag file      (`rosbag.py`)
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, cast
+
+from ..errors import SourceError
+from .base import Source
+
+LAYOUTS = {
+    "scannet": "ScanNet's exported layout: color/, depth/, pose/, intrinsic/",
+    "tum": "TUM RGB-D: rgb.txt, depth.txt, groundtruth.txt",
+    "replica": "Replica as NICE-SLAM lays it out: results/, traj.txt, cam_params.json",
+    "rosbag": "a rosbag2 folder with metadata.yaml, or a .mcap, .db3 or .bag file",
+    "synthetic": "a generated room: 'synthetic', 'synthetic:SEED' or 'synthetic:SEED:noisy' in place of a path",
+}
+_CLASSES = {
+    "scannet": ("scannet", "ScanNetSource"),
+    "tum": ("tum", "TumSource"),
+    "replica": ("replica", "ReplicaSource"),
+    "rosbag": ("rosbag", "RosbagSource"),
+    "synthetic": ("synthetic", "SyntheticSource"),
+}
+_BAG_SUFFIXES = (".mcap", ".db3", ".bag")
+
+
+def open_source(
+    path: str | Path,
+    *,
+    kind: str | None = None,
+    stride: int = 1,
+    max_frames: int | None = None,
+    depth_scale: float | None = None,
+    **options: Any,
+) -> Source:
+    """The source at `path`, its kind guessed unless given.
+
+    `stride` takes every that many-th frame, `max_frames` stops after as many; `depth_scale` is the number that
+    stands for one metre where the layout's own is wrong. `options` go to the reader of that kind (its module says
+    which it takes). Raises SourceError that lists what was found and what each known layout would have.
+    """
+    text = str(path)
+    if kind is None:
+        kind = guess_kind(path)
+    if kind not in _CLASSES:
+        raise SourceError(f"no kind of source {kind!r}: choose one of {', '.join(_CLASSES)}")
+    settings = {"stride": stride, "max_frames": max_frames, **options}
+    if depth_scale is not None:
+        settings["depth_scale"] = depth_scale
+    if kind == "synthetic":
+        seed, noisy = _parse_synthetic(text)
+        return _make(kind, (), {"seed": seed, "noisy": noisy, **settings})
+    if not Path(path).exists():
+        raise SourceError(f"{path} does not exist")
+    return _make(kind, (Path(path),), settings)
+
+
+def guess_kind(path: str | Path) -> str:
+    """The kind of source at `path`. Raises SourceError."""
+    place = Path(path)
+    if not place.exists():
+        if str(path).split(":")[0] == "synthetic":
+            return "synthetic"
+        raise SourceError(f"{path} does not exist (a generated room is 'synthetic' or 'synthetic:SEED')")
+    if place.is_file():
+        if place.suffix in _BAG_SUFFIXES:
+            return "rosbag"
+        raise SourceError(f"{path} is a file that no reader knows. {_known()}")
+    kinds = [kind for kind, looks_like in _SIGNS.items() if looks_like(place)]
+    if kinds:
+        return kinds[0]
+    raise SourceError(f"{path} looks like no known source: it holds {_contents(place)}. {_known()}")
+
+
+_SIGNS: dict[str, Callable[[Path], bool]] = {
+    "rosbag": lambda p: (p / "metadata.yaml").is_file(),
+    "scannet": lambda p: all((p / name).is_dir() for name in ("color", "depth", "pose")),
+    "tum": lambda p: (p / "rgb.txt").is_file() and (p / "depth.txt").is_file(),
+    "replica": lambda p: (p / "traj.txt").is_file() and (p / "results").is_dir(),
+}
+
+
+def _make(kind: str, arguments: tuple[Any, ...], settings: dict[str, Any]) -> Source:
+    module, name = _CLASSES[kind]
+    reader = getattr(importlib.import_module(f".{module}", __package__), name)
+    allowed = [p for p in inspect.signature(reader).parameters if p not in ("path", "self")]
+    unknown = [option for option in settings if option not in allowed]
+    if unknown:
+        raise SourceError(f"a {kind} source takes no option {unknown[0]!r}; it takes {', '.join(allowed)}")
+    return cast(Source, reader(*arguments, **settings))
+
+
+def _parse_synthetic(text: str) -> tuple[int, bool]:
+    parts = text.split(":")[1:]
+    seed = parts[0] if parts else "0"
+    if not seed.isdecimal() or parts[1:] not in ([], ["noisy"]):
+        raise SourceError(
+            f"{text!r} names no generated room: write synthetic:SEED or synthetic:SEED:noisy, SEED a number"
+        )
+    return int(seed), parts[1:] == ["noisy"]
+
+
+def _contents(folder: Path) -> str:
+    names = sorted(p.name + ("/" if p.is_dir() else "") for p in folder.iterdir())
+    if not names:
+        return "nothing"
+    hint = ""
+    bags = [n for n in names if n.endswith(_BAG_SUFFIXES)]
+    if bags:
+        hint = f" (name the bag itself: {folder / bags[0]})"
+    inner = [n for n in names if n.endswith("/") and any(sign(folder / n) for sign in _SIGNS.values())]
+    if inner:
+        hint = f" (a source lies one level deeper: {folder / inner[0]})"
+    return ", ".join(names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "") + hint
+
+
+def _known() -> str:
+    return "Known are: " + "; ".join(LAYOUTS.values())

@@ -1,0 +1,11 @@
+"""Generated rooms: furnished by chance, ray-cast, with exact ground truth.
+
+Extra: `pip install 'seg3d[synthetic]'`. Nothing here imports the ray caster before a source is made.
+"""
+
+from __future__ import annotations
+
+from .export import export_scannet
+from .source import SyntheticSource
+
+__all__ = ["SyntheticSource", "export_scannet"]

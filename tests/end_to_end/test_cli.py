@@ -1,0 +1,153 @@
+"""The commands of the README, as a person types them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+SMALL = ("--set", "map.voxel_size=0.05", "--set", "re0.min_points=20", "--set", "query.encoder=none")
+
+
+def seg3d(*words, **options):
+    command = [sys.executable, "-m", "seg3d_core.cli", *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=240, check=False, **options)
+
+
+@pytest.fixture(scope="module")
+def results(box_room_folder, tmp_path_factory):
+    """A finished run with masks made elsewhere, in a folder."""
+    out = tmp_path_factory.mktemp("results") / "boxes"
+    done = seg3d("run", box_room_folder, "--out", out, "--masks", box_room_folder / "instance", *SMALL)
+    assert done.returncode == 0, done.stderr
+    return out
+
+
+def test_help_needs_no_heavy_library():
+    code = (
+        "import sys; sys.argv = ['seg3d', '--help']\n"
+        "import seg3d_core.cli as c\n"
+        "try:\n    c.main()\nexcept SystemExit: pass\n"
+        "heavy = {'torch', 'numba', 'cv2', 'scipy', 'open3d', 'rerun', 'pydantic'} & set(sys.modules)\n"
+        "sys.exit(str(heavy) if heavy else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "seg3d run PATH --out DIR" in done.stdout
+
+
+@pytest.mark.parametrize("command", ["check", "run", "query", "view", "export", "settings", "models"])
+def test_every_command_explains_itself(command):
+    done = seg3d(command, "--help")
+    assert done.returncode == 0 and "Usage" in done.stdout
+
+
+def test_run_leaves_what_it_promises(results):
+    assert {p.name for p in results.iterdir()} == {"map.seg3d", "report.json", "picture.png", "instances.npz"}
+    report = json.loads((results / "report.json").read_text())
+    assert report["frames"] == report["keyframes"] == 12 and len(report["instances"]) == 3
+    assert report["stages_ms"]["integrate"]["count"] == 12
+    with np.load(results / "instances.npz") as data:
+        assert data["xyz"].dtype == np.float32 and data["xyz"].shape[1] == 3
+        assert data["instance"].dtype == np.int32 and len(data["instance"]) == len(data["xyz"]) == report["points"]
+        assert set(np.unique(data["instance"])) == {0, *data["ids"].tolist()}
+        assert len(data["ids"]) == len(data["scores"]) == len(data["names"]) == 3
+
+
+def test_results_are_not_replaced_unasked(results, box_room_folder):
+    before = (results / "map.seg3d").read_bytes()
+    done = seg3d("run", box_room_folder, "--out", results)
+    assert done.returncode == 2 and "--overwrite" in done.stderr
+    assert (results / "map.seg3d").read_bytes() == before
+
+
+def test_query_without_an_encoder_says_what_is_missing(results):
+    done = seg3d("query", results, "the box", "--json", "--set", "query.encoder=none")
+    answer = json.loads(done.stdout)
+    assert done.returncode == 1 and not answer["matched"] and "encoder" in answer["message"]
+
+
+def test_exports(results, tmp_path):
+    for name in ("map.ply", "map.npz"):
+        assert seg3d("export", results, "--out", tmp_path / name).returncode == 0
+    assert (tmp_path / "map.ply").read_bytes().startswith(b"ply")
+    assert seg3d("export", results, "--out", tmp_path / "scannet").returncode == 0
+    lines = (tmp_path / "scannet" / "boxes.txt").read_text().splitlines()
+    assert len(lines) == 3
+    mask, label, score = lines[0].split()
+    points = json.loads((results / "report.json").read_text())["points"]
+    assert len(np.loadtxt(tmp_path / "scannet" / mask)) == points and label == "1" and 0 <= float(score) <= 1
+    done = seg3d("export", results, "--out", tmp_path / "map.ply")
+    assert done.returncode == 2 and "exists" in done.stderr
+
+
+def test_a_given_cloud_is_a_fixed_map(results, box_room_folder, tmp_path):
+    with np.load(results / "instances.npz") as data:
+        np.savez(tmp_path / "cloud.npz", xyz=data["xyz"][::2])
+        count = len(data["xyz"][::2])
+    out = tmp_path / "fixed"
+    masks = box_room_folder / "instance"
+    done = seg3d("run", box_room_folder, "--out", out, "--masks", masks, "--points", tmp_path / "cloud.npz", *SMALL)
+    assert done.returncode == 0, done.stderr
+    report = json.loads((out / "report.json").read_text())
+    assert report["points"] == count and len(report["instances"]) == 3
+    assert seg3d("export", out, "--out", tmp_path / "fixed.npz").returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("run", "nowhere", "--out", "o"), "nowhere"),
+        (("run", ".", "--out", "o"), "layout"),
+        (("run", "synthetic", "--out", "o", "--set", "map.voxel_size=9"), "map.voxel_size"),
+        (("run", "synthetic", "--out", "o", "--masks", "nowhere"), "nowhere"),
+        (("query", "nowhere", "the sofa"), "nowhere"),
+        (("export", "nowhere", "--out", "a.ply"), "nowhere"),
+        (("check", "nowhere"), "nowhere"),
+    ],
+)
+def test_mistakes_get_a_sentence_and_no_traceback(words, message, tmp_path):
+    done = seg3d(*words, cwd=tmp_path, env={**os.environ, "COLUMNS": "400"})
+    assert done.returncode in (1, 2)
+    text = done.stderr + done.stdout
+    assert message in text and "Traceback" not in text
+
+
+def test_a_truncated_map_is_named(results, tmp_path):
+    file = tmp_path / "cut.seg3d"
+    file.write_bytes((results / "map.seg3d").read_bytes()[:-1000])
+    done = seg3d("query", file, "the box")
+    assert done.returncode == 2 and "cut.seg3d" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_ctrl_c_saves_what_was_seen(studio, tmp_path):
+    out = tmp_path / "out"
+    child = subprocess.Popen(
+        [sys.executable, "-m", "seg3d_core.cli", "run", str(studio), "--out", str(out), "--json", *SMALL],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    end = time.monotonic() + 120
+    # The folder is made first, then frames go in; the handler is set before the first of them.
+    while not out.exists() and time.monotonic() < end:
+        time.sleep(0.02)
+    time.sleep(2.0)
+    child.send_signal(signal.SIGINT)
+    stdout, stderr = child.communicate(timeout=120)
+    assert "Traceback" not in stderr, stderr
+    assert child.returncode in (0, 130), stderr
+    assert json.loads(stdout)["frames"] > 0
+    assert (out / "map.seg3d").exists()
+
+
+def test_check_says_fine(box_room_folder):
+    done = seg3d("check", box_room_folder, "--json")
+    report = json.loads(done.stdout)
+    assert done.returncode == 0 and report["ok"], report

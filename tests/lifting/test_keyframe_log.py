@@ -1,0 +1,96 @@
+"""The keyframe log: bounded, and true to what was seen."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from seg3d_core.errors import MapFileError
+from seg3d_core.lifting.keyframe_log import KeyframeLog, contingency
+
+
+def add(log: KeyframeLog, number: int, rows: list[int]) -> None:
+    n = len(rows)
+    log.append(number, np.array(rows), np.arange(n) % 3, np.arange(2 * n).reshape(n, 2) + 0.3, 2)
+
+
+def numbers(log: KeyframeLog) -> list[int]:
+    return [k.number for k in log]
+
+
+def test_keeps_rows_masks_and_rounded_pixels() -> None:
+    log = KeyframeLog(5)
+    add(log, 7, [4, 9])
+    (keyframe,) = log
+    assert (keyframe.number, keyframe.mask_count) == (7, 2)
+    assert keyframe.rows.tolist() == [4, 9]
+    assert keyframe.masks.tolist() == [0, 1]
+    assert keyframe.pixels.tolist() == [[0, 1], [2, 3]]
+    assert log.memory_bytes > 0
+
+
+def test_when_full_the_oldest_that_others_cover_goes() -> None:
+    log = KeyframeLog(4)
+    add(log, 0, [0, 1, 2])
+    add(log, 1, [10, 11])
+    add(log, 2, [10, 11])
+    add(log, 3, [10, 11])
+    add(log, 4, [20])
+    assert numbers(log) == [0, 2, 3, 4]
+
+
+def test_when_nothing_is_covered_the_most_covered_goes_and_never_the_newest() -> None:
+    log = KeyframeLog(3)
+    add(log, 0, [0, 1, 2])
+    add(log, 1, [3, 4, 9])
+    add(log, 2, [4, 9, 7])
+    add(log, 3, [9, 4, 8])
+    assert numbers(log) == [0, 2, 3]
+    add(log, 4, [0])
+    assert 4 in numbers(log)
+
+
+def test_remap_moves_rows_and_leaves_old_arrays_alone() -> None:
+    log = KeyframeLog(3)
+    add(log, 0, [0, 1, 2])
+    (before,) = log
+    log.remap(np.array([2, -1, 0]))
+    (after,) = log
+    assert before.rows.tolist() == [0, 1, 2]
+    assert after.rows.tolist() == [2, 0]
+    assert after.masks.tolist() == [0, 2]
+    assert after.pixels.tolist() == [[0, 1], [4, 5]]
+
+
+def test_restore_gives_the_same_log_and_goes_on_dropping_alike() -> None:
+    log, other = KeyframeLog(3), KeyframeLog(3)
+    for number, rows in enumerate(([0, 1], [1, 2], [0, 2, 3])):
+        add(log, number, rows)
+    other.restore(log.state())
+    for each in (log, other):
+        add(each, 3, [5])
+    assert numbers(log) == numbers(other)
+    assert all((log.state()[name] == array).all() for name, array in other.state().items())
+
+
+def test_an_empty_log_restores() -> None:
+    log = KeyframeLog(3)
+    log.restore(KeyframeLog(3).state())
+    assert len(log) == 0
+
+
+def test_restore_refuses_arrays_that_do_not_fit() -> None:
+    log = KeyframeLog(3)
+    add(log, 0, [0, 1])
+    with pytest.raises(MapFileError, match="differ in length"):
+        log.restore({**log.state(), "rows": np.zeros(3, np.int32)})
+
+
+def test_contingency_counts_labels_by_mask() -> None:
+    rng = np.random.default_rng(1)
+    labels, masks = rng.integers(0, 9, 300), rng.integers(0, 5, 300)
+    labels[labels == 4] = 5
+    present, counts = contingency(labels, masks, 9, 4)
+    assert present.tolist() == sorted(set(labels.tolist()) - {0})
+    for label, row in zip(present, counts, strict=True):
+        assert row.tolist() == [int(((labels == label) & (masks == m)).sum()) for m in range(5)]

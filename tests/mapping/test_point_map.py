@@ -1,0 +1,491 @@
+"""PointMap beside a slow, literal twin, and what it promises about ids, depth, compaction and states."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.spatial.transform import Rotation
+
+from seg3d_core.config import MapConfig
+from seg3d_core.errors import FrameError, MapFileError
+from seg3d_core.mapping import PointMap
+from seg3d_core.mapping import point_map as point_map_module
+from seg3d_core.types import Camera, Frame
+
+CAMERA = Camera(24, 18, 20.0, 21.0, 11.3, 8.9)
+# Large voxels and a narrow margin, so that small frames meet the same voxels often.
+CONFIG = MapConfig(voxel_size=0.05, depth_min=0.2, depth_max=3.0)
+
+
+def pose(seed: int, spread: float = 0.2) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    out = np.eye(4)
+    out[:3, :3] = Rotation.from_rotvec(rng.normal(0, spread, 3)).as_matrix()
+    out[:3, 3] = rng.normal(0, spread, 3)
+    return out
+
+
+def random_frame(seed: int, spread: float = 0.2) -> Frame:
+    """A tilted wall with a box before it, holes, and depth out of range."""
+    rng = np.random.default_rng(seed)
+    v, u = np.mgrid[: CAMERA.height, : CAMERA.width]
+    depth = 1.4 + 0.02 * u + 0.01 * v + rng.normal(0, 0.004, u.shape)
+    top, left = rng.integers(0, 10, 2)
+    depth[top : top + 7, left : left + 8] = rng.uniform(0.5, 1.1)
+    depth[rng.random(u.shape) < 0.08] = 0
+    depth[rng.random(u.shape) < 0.02] = rng.choice([np.nan, np.inf, -1.0, 0.1, 9.0])
+    rgb = rng.integers(0, 256, (*u.shape, 3), dtype=np.uint8)
+    return Frame(seed, float(seed), rgb, depth.astype(np.float32), CAMERA, pose(seed, spread))
+
+
+def wall_frame(depth: float | np.ndarray, index: int = 0, T: np.ndarray | None = None) -> Frame:
+    image = np.zeros((CAMERA.height, CAMERA.width), np.float32) + np.asarray(depth, np.float32)
+    rgb = np.full((*image.shape, 3), 100, np.uint8)
+    return Frame(index, float(index), rgb, image, CAMERA, np.eye(4) if T is None else T)
+
+
+class Twin:
+    """The map as a dictionary from voxel to point, pixel by pixel and point by point."""
+
+    def __init__(self, config: MapConfig) -> None:
+        self.config = config
+        self.points: dict[tuple[int, int, int], dict] = {}
+        self.next_id = 1
+
+    def integrate(self, frame: Frame) -> tuple[list[tuple], list[int]]:
+        c, camera = self.config, frame.camera
+        h, w = frame.depth.shape
+        depth = np.zeros((h, w), np.float32)
+        for v in range(h):
+            for u in range(w):
+                d = frame.depth[v, u]
+                if np.isfinite(d) and np.float32(c.depth_min) <= d <= np.float32(c.depth_max):
+                    depth[v, u] = d
+
+        def step(v: int, u: int, dv: int, du: int) -> np.float32 | None:
+            if not (0 <= v + dv < h and 0 <= u + du < w) or depth[v + dv, u + du] <= 0:
+                return None
+            difference = depth[v + dv, u + du] - depth[v, u]
+            return difference if dv + du > 0 else -difference
+
+        def gradient(v: int, u: int, dv: int, du: int) -> np.float32 | None:
+            steps = [s for s in (step(v, u, -dv, -du), step(v, u, dv, du)) if s is not None]
+            return min(steps, key=abs) if steps else None
+
+        r, t = frame.T_world_camera[:3, :3], frame.T_world_camera[:3, 3]
+        sums: dict[tuple[int, int, int], list] = {}
+        for v in range(h):
+            for u in range(w):
+                d = float(depth[v, u])
+                if d <= 0:
+                    continue
+                x, y = (u - camera.cx) / camera.fx, (v - camera.cy) / camera.fy
+                xyz = [d * (r[i, 0] * x + (r[i, 1] * y + r[i, 2])) + t[i] for i in range(3)]
+                voxel = tuple(math.floor(p * (1.0 / c.voxel_size)) for p in xyz)
+                gu, gv = gradient(v, u, 0, 1), gradient(v, u, 1, 0)
+                normal = np.zeros(3)
+                if gu is not None and gv is not None:
+                    along_u = np.array([d / camera.fx + x * gu, y * gu, gu])
+                    along_v = np.array([x * gv, d / camera.fy + y * gv, gv])
+                    normal = np.cross(along_v, along_u)
+                    normal /= np.linalg.norm(normal)
+                sums.setdefault(voxel, []).append((xyz, frame.rgb[v, u].astype(float), normal))
+        for voxel, seen in sums.items():
+            if voxel not in self.points:
+                self.points[voxel] = {"id": self.next_id, "mean": np.zeros(9, np.float32), "weight": 0.0}
+                self.next_id += 1
+            point = self.points[voxel]
+            point["weight"] = min(point["weight"] + 1, c.max_weight)
+            mean = point["mean"].astype(float)
+            frame_mean = np.concatenate([np.mean([s[i] for s in seen], axis=0) for i in range(2)])
+            mean[:6] += (frame_mean - mean[:6]) / point["weight"]
+            normal = r @ np.sum([s[2] for s in seen], axis=0)
+            if np.linalg.norm(normal) > 0:
+                mean[6:] += (normal / np.linalg.norm(normal) - mean[6:]) / point["weight"]
+            point["mean"] = mean.astype(np.float32)
+        return self.look(frame, depth, gradient, set(sums))
+
+    def look(self, frame: Frame, depth: np.ndarray, gradient, touched: set) -> tuple[list[tuple], list[int]]:
+        c, camera = self.config, frame.camera
+        h, w = depth.shape
+        r, t = frame.T_world_camera[:3, :3], frame.T_world_camera[:3, 3]
+        visible, removed = [], []
+        for voxel, point in list(self.points.items()):
+            x, y, z = r.T @ (point["mean"][:3].astype(float) - t)
+            if not c.depth_min <= z <= c.depth_max:
+                continue
+            u = np.float32(x * camera.fx / z + camera.cx)
+            v = np.float32(y * camera.fy / z + camera.cy)
+            i, j = int(np.rint(v)), int(np.rint(u))
+            if not (0 <= i < h and 0 <= j < w) or depth[i, j] <= 0:
+                continue
+            slope = sum(abs(g) for g in (gradient(i, j, 0, 1), gradient(i, j, 1, 0)) if g is not None)
+            allowed = c.depth_tolerance + c.depth_tolerance_relative * z + c.slope_tolerance * float(slope)
+            if abs(z - depth[i, j]) <= allowed:
+                visible.append((point["id"], u, v, z))
+                continue
+            around = depth[max(i - 1, 0) : i + 2, max(j - 1, 0) : j + 2]
+            clear = z + 3 * allowed + 0.05
+            if c.fade > 0 and voxel not in touched and (around[around > 0] > clear).all():
+                point["weight"] -= c.fade
+                if point["weight"] <= 0:
+                    removed.append(point["id"])
+                    del self.points[voxel]
+        return sorted(visible), sorted(removed)
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("change", [{}, {"fade": 0.5, "max_weight": 2.0}, {"fade": 0.0, "slope_tolerance": 0.0}])
+def test_agrees_with_the_twin(seed: int, change: dict) -> None:
+    config = MapConfig(**{**CONFIG.model_dump(), **change})
+    fast, slow = PointMap(config), Twin(config)
+    removed_at_all = 0
+    for index in range(8):
+        frame = random_frame(100 * seed + index)
+        visible = fast.integrate(frame)
+        seen, removed = slow.integrate(frame)
+        assert visible.ids.tolist() == [s[0] for s in seen]
+        np.testing.assert_allclose(visible.pixels, [s[1:3] for s in seen], atol=2e-4)
+        np.testing.assert_allclose(visible.depths, [s[3] for s in seen], atol=1e-5)
+        assert fast.removed_ids.tolist() == removed
+        removed_at_all += len(removed)
+        rows = fast.rows_of(visible)
+        assert (np.diff(rows) > 0).all()
+    cloud, _ = fast.snapshot()
+    points = sorted(slow.points.values(), key=lambda p: p["id"])
+    assert cloud.ids.tolist() == [p["id"] for p in points]
+    np.testing.assert_allclose(cloud.xyz, [p["mean"][:3] for p in points], atol=1e-5)
+    assert np.abs(cloud.rgb.astype(int) - np.rint([p["mean"][3:6] for p in points])).max() <= 1
+    np.testing.assert_allclose(cloud.weight, [p["weight"] for p in points], atol=1e-5)
+    normals = np.array([p["mean"][6:] for p in points])
+    length = np.linalg.norm(normals, axis=1)
+    firm = length > 0.2
+    np.testing.assert_allclose(cloud.normals[firm], normals[firm] / length[firm, None], atol=1e-4)
+    assert (removed_at_all > 0) == (config.fade > 0)
+
+
+def test_normals_face_the_camera_and_edges_do_not_bend_them() -> None:
+    depth = np.full((CAMERA.height, CAMERA.width), 2.0)
+    depth[5:12, 6:15] = 1.0
+    fused = PointMap(MapConfig(voxel_size=0.02))
+    fused.integrate(wall_frame(depth))
+    cloud, _ = fused.snapshot()
+    np.testing.assert_allclose(cloud.normals, np.tile([0.0, 0.0, -1.0], (len(cloud), 1)), atol=1e-4)
+
+
+def test_negative_coordinates_have_voxels_of_their_own() -> None:
+    T = np.eye(4)
+    T[:3, 3] = (-37.013, -0.5, -2.0)
+    fused = PointMap(CONFIG)
+    fused.integrate(wall_frame(1.73, T=T))
+    cloud, _ = fused.snapshot()
+    voxels = np.floor(cloud.xyz.astype(float) / CONFIG.voxel_size)
+    assert (cloud.xyz < 0).any()
+    assert len(np.unique(voxels, axis=0)) == len(cloud)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    bad=st.lists(
+        st.tuples(
+            st.integers(0, CAMERA.height - 1),
+            st.integers(0, CAMERA.width - 1),
+            st.one_of(
+                st.sampled_from([0.0, -0.0, np.nan, np.inf, -np.inf]),
+                st.floats(-1e30, 0.19),
+                st.floats(3.01, 1e30),
+            ),
+        ),
+        max_size=60,
+    ),
+    near=st.sampled_from([0.0, 0.2]),
+)
+def test_only_valid_depth_enters(bad: list, near: float) -> None:
+    """Whatever stands for "none" in a pixel, the map is that of the image with 0 there."""
+    config = CONFIG.model_copy(update={"depth_min": near})
+    with_bad, with_zero = wall_frame(1.5), wall_frame(1.5)
+    for v, u, value in bad:
+        if near == 0 and 0 < value < 1:
+            continue
+        with_bad.depth[v, u] = np.float32(value)
+        with_zero.depth[v, u] = 0
+    maps = PointMap(config), PointMap(config)
+    seen = [m.integrate(f) for m, f in zip(maps, (with_bad, with_zero), strict=True)]
+    a, b = (m.snapshot()[0] for m in maps)
+    assert np.isfinite(a.xyz).all()
+    for name in ("ids", "xyz", "rgb", "normals", "weight"):
+        np.testing.assert_array_equal(getattr(a, name), getattr(b, name))
+    np.testing.assert_array_equal(seen[0].ids, seen[1].ids)
+
+
+@settings(max_examples=15, deadline=None)
+@given(seeds=st.lists(st.integers(0, 30), min_size=1, max_size=12), reset_after=st.integers(0, 12))
+def test_ids_ascend_and_are_never_used_again(seeds: list[int], reset_after: int) -> None:
+    fused = PointMap(CONFIG)
+    gone: set[int] = set()
+    highest = 0
+    for k, seed in enumerate(seeds):
+        visible = fused.integrate(random_frame(seed))
+        ids = fused.snapshot()[0].ids
+        assert (np.diff(ids) > 0).all()
+        assert not gone & set(ids.tolist())
+        assert len(ids) == len(fused)
+        fresh = ids[ids > highest]
+        assert len(fresh) == 0 or fresh[0] > highest
+        highest = max(highest, int(ids[-1]) if len(ids) else 0)
+        gone |= set(fused.removed_ids.tolist())
+        still = ~np.isin(visible.ids, fused.removed_ids)
+        assert (fused.rows_of(visible)[still] >= 0).all()
+        if k == reset_after:
+            gone |= set(ids.tolist())
+            fused.reset()
+            assert len(fused) == 0
+            assert (fused.rows_of(visible) == -1).all()
+            assert len(fused.snapshot()[0]) == 0
+
+
+def test_a_moved_box_leaves_its_old_place_and_nothing_else() -> None:
+    with_box = np.full((CAMERA.height, CAMERA.width), 2.5)
+    with_box[4:14, 5:18] = 1.2
+    fused = PointMap(CONFIG)
+    for index in range(3):
+        fused.integrate(wall_frame(with_box, index))
+    before = fused.snapshot()[0]
+    box, wall = before.ids[before.xyz[:, 2] < 1.3], before.ids[before.xyz[:, 2] > 2.4]
+    removed: list[int] = []
+    for index in range(3):
+        assert len(removed) == 0
+        fused.integrate(wall_frame(2.5, 3 + index))
+        removed += fused.removed_ids.tolist()
+    after = fused.snapshot()[0]
+    # The rim of the box projects onto pixels around which the wall is seen as well, so all of it goes.
+    assert set(removed) == set(box.tolist())
+    assert set(wall.tolist()) <= set(after.ids.tolist())
+    fused.integrate(wall_frame(with_box, 6))
+    reborn = fused.snapshot()[0]
+    assert reborn.ids[reborn.xyz[:, 2] < 1.3].min() > after.ids.max()
+
+
+def test_points_behind_what_is_seen_stay() -> None:
+    fused = PointMap(CONFIG)
+    fused.integrate(wall_frame(2.5))
+    far = fused.snapshot()[0]
+    for index in range(5):
+        visible = fused.integrate(wall_frame(1.0, 1 + index))
+        assert len(fused.removed_ids) == 0
+        assert not set(visible.ids.tolist()) & set(far.ids.tolist())
+    assert set(far.ids.tolist()) <= set(fused.snapshot()[0].ids.tolist())
+
+
+def faded_map(monkeypatch: pytest.MonkeyPatch) -> tuple[PointMap, list]:
+    monkeypatch.setattr(point_map_module, "COMPACT_ROWS", 20)
+    fused = PointMap(CONFIG)
+    seen = [fused.integrate(wall_frame(1.0)), fused.integrate(wall_frame(2.5))]
+    assert fused.rows - len(fused) > 0.25 * fused.rows
+    return fused, seen
+
+
+def test_compaction_keeps_ids_and_lookups(monkeypatch: pytest.MonkeyPatch) -> None:
+    fused, seen = faded_map(monkeypatch)
+    before, old_rows = fused.snapshot()
+    epoch = fused.epoch
+    new_rows = fused.compact()
+    assert new_rows is not None
+    assert fused.epoch == epoch + 1
+    after, rows = fused.snapshot()
+    np.testing.assert_array_equal(after.ids, before.ids)
+    np.testing.assert_array_equal(after.xyz, before.xyz)
+    np.testing.assert_array_equal(new_rows[old_rows], rows)
+    assert (np.delete(new_rows, old_rows) == -1).all()
+    assert fused.rows == len(fused) == len(after)
+    assert fused.compact() is None
+    for visible in seen:
+        found = fused.rows_of(visible)
+        position = np.searchsorted(after.ids, visible.ids)
+        known = np.isin(visible.ids, after.ids)
+        np.testing.assert_array_equal(found[~known], -1)
+        np.testing.assert_array_equal(found[known], rows[position[known]])
+    # The same frame again finds the same points: no voxel was forgotten.
+    again = fused.integrate(wall_frame(2.5))
+    np.testing.assert_array_equal(again.ids, seen[1].ids)
+
+
+def test_nothing_is_compacted_for_a_few_dead_rows() -> None:
+    fused = PointMap(CONFIG)
+    fused.integrate(wall_frame(1.0))
+    fused.integrate(wall_frame(2.5))
+    assert fused.rows > len(fused)
+    assert fused.compact() is None
+
+
+def test_a_full_map_says_so_and_goes_on_with_what_it_has(caplog: pytest.LogCaptureFixture) -> None:
+    config = MapConfig(voxel_size=0.004, max_points=1000, fade=0.0)
+    fused = PointMap(config)
+    fused.integrate(wall_frame(1.0))
+    assert not fused.saturated
+    for index in range(4):
+        visible = fused.integrate(wall_frame(1.5 + 0.4 * index, index, pose(index)))
+    assert fused.saturated
+    assert fused.dropped_pixels > 0
+    assert len(fused) == 1000
+    assert caplog.text.count("max_points") == 1
+    assert len(visible.ids) <= 1000
+    memory = fused.memory_bytes
+    for index in range(20):
+        fused.integrate(wall_frame(2.0, 5 + index, pose(50 + index, spread=5.0)))
+    assert fused.memory_bytes == memory
+    fused.reset()
+    assert not fused.saturated
+
+
+def test_restore_continues_identically() -> None:
+    whole, first = PointMap(CONFIG), PointMap(CONFIG)
+    for index in range(5):
+        whole.integrate(random_frame(index))
+        first.integrate(random_frame(index))
+    second = PointMap(CONFIG)
+    second.restore(first.state())
+    for index in range(5, 10):
+        frame = random_frame(index)
+        a, b = whole.integrate(frame), second.integrate(frame)
+        for name in ("ids", "rows", "pixels", "depths"):
+            np.testing.assert_array_equal(getattr(a, name), getattr(b, name))
+        np.testing.assert_array_equal(whole.removed_ids, second.removed_ids)
+    assert whole.state().keys() == second.state().keys()
+    for name, value in whole.state().items():
+        np.testing.assert_array_equal(value, second.state()[name])
+
+
+def test_restore_of_an_empty_map_goes_on_counting() -> None:
+    fused = PointMap(CONFIG)
+    fused.integrate(wall_frame(1.0))
+    highest = fused.snapshot()[0].ids.max()
+    fused.reset()
+    other = PointMap(CONFIG)
+    other.restore(fused.state())
+    assert len(other) == 0
+    other.integrate(wall_frame(1.0))
+    assert other.snapshot()[0].ids.min() == highest + 1
+
+
+def _spoiled(state: dict, name: str, how: str) -> dict:
+    state = {key: value.copy() for key, value in state.items()}
+    if how == "missing":
+        del state[name]
+    elif how == "short":
+        state[name] = state[name][:-1]
+    elif how == "dtype":
+        state[name] = state[name].astype(np.float16)
+    elif how == "nan":
+        state[name][3] = np.nan
+    elif how == "swapped":
+        state[name][[0, 1]] = state[name][[1, 0]]
+    elif how == "same":
+        state[name][1] = state[name][0]
+    elif how == "far":
+        state[name][0] += 2**28
+    elif how == "zero":
+        state[name][...] = 0
+    return state
+
+
+@pytest.mark.parametrize(
+    ("name", "how"),
+    [(name, "missing") for name in ("ids", "points", "voxels", "counters", "voxel_size")]
+    + [(name, "short") for name in ("ids", "points", "voxels", "counters")]
+    + [(name, "dtype") for name in ("ids", "points", "voxels", "counters", "voxel_size")]
+    + [("points", "nan"), ("ids", "swapped"), ("ids", "same"), ("voxels", "same"), ("voxels", "far")]
+    + [("voxels", "swapped"), ("counters", "zero"), ("voxel_size", "zero"), ("ids", "zero")],
+)
+def test_a_damaged_state_is_refused_and_changes_nothing(name: str, how: str) -> None:
+    source = PointMap(CONFIG)
+    source.integrate(wall_frame(1.0))
+    fused = PointMap(CONFIG)
+    fused.integrate(wall_frame(2.0))
+    before = fused.state()
+    with pytest.raises(MapFileError) as caught:
+        fused.restore(_spoiled(source.state(), name, how))
+    assert caught.value.code == "damaged"
+    for key, value in fused.state().items():
+        np.testing.assert_array_equal(value, before[key])
+
+
+def test_frames_that_cannot_be_used_are_refused_with_a_reason() -> None:
+    fused = PointMap(CONFIG)
+    good = wall_frame(1.0)
+    reflected, far = np.diag([1.0, 1.0, -1.0, 1.0]), np.eye(4)
+    far[0, 3] = 1e9
+    bad = {
+        "size": [replace(good, depth=good.depth[:5]), replace(good, rgb=good.rgb[..., :2])],
+        "pose": [replace(good, T_world_camera=T) for T in (np.full((4, 4), np.nan), reflected, far, np.eye(3))],
+        "camera": [replace(good, camera=replace(CAMERA, fx=0.0)), replace(good, camera=replace(CAMERA, cx=np.nan))],
+    }
+    for reason, frames in bad.items():
+        for frame in frames:
+            with pytest.raises(FrameError) as caught:
+                fused.integrate(frame)
+            assert caught.value.reason == reason
+    assert len(fused) == 0
+
+
+def test_images_of_any_layout_and_size_may_follow_each_other() -> None:
+    fused = PointMap(CONFIG)
+    one = fused.integrate(wall_frame(1.5))
+    small = CAMERA.scaled(12, 9)
+    depth = np.asfortranarray(np.full((9, 12), 1.5, np.float64))
+    rgb = np.zeros((9, 24, 3), np.uint8)[:, ::2]
+    two = fused.integrate(Frame(1, 1.0, rgb, depth, small, np.eye(4)))
+    three = fused.integrate(wall_frame(1.5))
+    assert len(two) > 0
+    assert len(three) >= len(one)
+
+
+def test_an_image_without_depth_sees_nothing() -> None:
+    fused = PointMap(CONFIG)
+    fused.integrate(wall_frame(1.5))
+    before = len(fused)
+    visible = fused.integrate(wall_frame(0.0))
+    assert len(visible) == 0
+    assert visible.ids.dtype == np.int64
+    assert visible.pixels.shape == (0, 2)
+    assert len(fused) == before
+
+
+def test_a_growing_map_agrees_with_one_that_had_room() -> None:
+    """Arrays that grow within a frame lose nothing: every voxel with depth has one point."""
+    config = MapConfig(voxel_size=0.01)
+    camera = Camera(200, 150, 150.0, 150.0, 99.5, 74.5)
+    rng = np.random.default_rng(1)
+    depth = rng.uniform(0.5, 5.0, (150, 200)).astype(np.float32)
+    fused = PointMap(config)
+    fused.integrate(Frame(0, 0.0, np.zeros((150, 200, 3), np.uint8), depth, camera, np.eye(4)))
+    v, u = np.mgrid[:150, :200]
+    d = depth.astype(np.float64)
+    xyz = np.stack([d * ((u - camera.cx) / camera.fx), d * ((v - camera.cy) / camera.fy), d], axis=-1)
+    expected = len(np.unique(np.floor(xyz.reshape(-1, 3) * (1.0 / config.voxel_size)), axis=0))
+    assert len(fused) == expected
+    cloud, _ = fused.snapshot()
+    assert len(np.unique(np.floor(cloud.xyz.astype(float) / config.voxel_size + 1e-9), axis=0)) > 0.99 * expected
+
+
+def test_a_still_scene_keeps_its_points(shared_data) -> None:
+    import cv2
+
+    scene = shared_data / "house" / "house1"
+    camera = Camera.from_matrix(np.loadtxt(scene / "intrinsic/intrinsic_depth.txt"), 320, 240)
+    fused = PointMap(MapConfig())
+    removed = 0
+    for index in range(0, 40):
+        depth = cv2.imread(str(scene / f"depth/{index}.png"), cv2.IMREAD_UNCHANGED).astype(np.float32) / 1000
+        rgb = cv2.cvtColor(cv2.imread(str(scene / f"color/{index}.jpg")), cv2.COLOR_BGR2RGB)
+        frame = Frame(index, float(index), rgb, depth, camera, np.loadtxt(scene / f"pose/{index}.txt"))
+        visible = fused.integrate(frame)
+        removed += len(fused.removed_ids)
+        assert len(visible) > 0
+    assert len(fused) > 50_000
+    assert removed < 1e-4 * len(fused)

@@ -51,6 +51,7 @@ ifneq ($(TORCH),none)
 else
 	$(BIN)/pip install -q --no-build-isolation -e ".[synthetic,viz]"
 endif
+	$(BIN)/seg3d warmup
 	@touch $@
 
 $(VENV)/.ros: requirements/ros.txt constraints-jazzy.txt $(VENV)/.core

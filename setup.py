@@ -10,5 +10,6 @@ setup(
         ("share/seg3d", ["package.xml"]),
         ("share/seg3d/launch", glob("launch/*.launch.py")),
     ],
+    python_requires=">=3.10",  # not in pyproject.toml: colcon cannot read what setuptools makes of it there
     zip_safe=False,
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,10 @@ import numpy as np
 from .config import Config
 from .errors import ConfigError, WeightsError
 from .lifting.views import ImageStore
+from .mapping.base import BaseMap
 from .perception.base import Encoder, MaskGenerator
 from .query.text import TextQuery
-from .scene import MapLike, Scene
+from .scene import Scene
 from .segmenters.base import Segmenter
 from .storage import SavedScene, config_of, restore_scene
 
@@ -37,7 +39,7 @@ def _build_images(config: Config) -> ImageStore:
     return ImageStore(config.runtime.views_budget_mb, config.runtime.jpeg_quality)
 
 
-def _build_map(config: Config, points: str | Path | None) -> MapLike:
+def _build_map(config: Config, points: str | Path | None) -> BaseMap:
     if points is None:
         return _empty_map(config, "fused")
     from .mapping.fixed_map import FixedMap
@@ -46,7 +48,7 @@ def _build_map(config: Config, points: str | Path | None) -> MapLike:
     return FixedMap(config.map, *read_points(points))
 
 
-def _empty_map(config: Config, kind: str) -> MapLike:
+def _empty_map(config: Config, kind: str) -> BaseMap:
     from .mapping.fixed_map import FixedMap
     from .mapping.point_map import PointMap
 
@@ -88,18 +90,25 @@ def build_encoder(config: Config) -> Encoder | None:
     if choice == "none":
         return None
     if choice == "open_clip" or (choice == "auto" and config.query.open_clip_weights):
-        from .perception.encoders.open_clip import OpenClipEncoder
+        from .perception.encoders import open_clip
 
-        return OpenClipEncoder(config.query.open_clip_model, config.query.open_clip_weights)
-    from .perception.encoders.conse import ConseEncoder
-
+        return open_clip.load(config.query.open_clip_model, config.query.open_clip_weights)
     try:
-        return ConseEncoder.from_installed(config.query.weights_dir or None)
+        return _offline_encoder(config)
     except WeightsError as error:
         if choice == "conse":
             raise
         log.info("no text encoder: %s", error)
         return None
+
+
+def _offline_encoder(config: Config) -> Encoder:
+    missing = [name for name in ("torch", "tokenizers", "safetensors") if find_spec(name) is None]
+    if missing:
+        raise WeightsError(f"the offline text encoder needs {', '.join(missing)}: pip install 'seg3d[offline]'")
+    from .perception.encoders import conse
+
+    return conse.load(config.query.weights_dir)
 
 
 def build_query(config: Config) -> TextQuery:

@@ -87,12 +87,12 @@ class PerceptionConfig(_Group):
         ge=0,
         le=20,
     )
-    min_area: float = _setting(1 / 1200, "masks below this share of the image are dropped", "", ge=0, le=1)
+    min_area: float = _setting(1 / 1600, "masks below this share of the image are dropped", "", ge=0, le=1)
     auto_noise: bool = _setting(True, "geometric: raise the gap limits with the sensor noise measured in each image")
     colour: bool = _setting(True, "geometric: split what is flat along colour edges, join small pieces that look alike")
     colour_contrast: float = _setting(20.0, "geometric: contrast of such an edge, 8-bit CIELAB units", "", gt=0, le=255)
     drop_planes: float = _setting(
-        0.0, "geometric: flat masks this large that reach the image border become background; 0: none", "m^2", ge=0, le=1000
+        0.0, "geometric: flat masks this large that reach the border become background; 0: none", "m^2", ge=0, le=1000
     )
 
 
@@ -129,9 +129,9 @@ class QueryConfig(_Group):
     open_clip_model: str = _setting("ViT-B-16", "open_clip model name")
     open_clip_weights: str = _setting("", "a local weights file; tags are not fetched")
     weights_dir: str = _setting("", "where fetched weights lie; empty: the user's cache folder")
-    views: int = _setting(3, "best views per instance (k_scale of RE0)", "", ge=1, le=20)
+    views: int = _setting(2, "best views per instance (k_scale of RE0, which takes 3)", "", ge=1, le=20)
     crop_growth: tuple[float, ...] = _setting(
-        (0.1, 0.2, 0.3), "crops grow by this share of the box on each side (RE0 eq. 7)"
+        (0.2,), "crops grow by this share of the box on each side (RE0 eq. 7, which takes 0.1, 0.2, 0.3)"
     )
     top_k: int = _setting(5, "most answers per query", "", ge=1, le=1000)
     precision: float = _setting(
@@ -172,6 +172,8 @@ PROFILES: dict[str, dict[str, Any]] = {
         "re0.fill_holes": False,
         "map.slope_tolerance": 0.0,
         "map.fade": 0.0,
+        "query.views": 3,
+        "query.crop_growth": (0.1, 0.2, 0.3),
     },
 }
 

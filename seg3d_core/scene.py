@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from .config import Config, KeyframeConfig
 from .errors import FrameError, MapFileError
 from .geometry import nearest_rotation, rotation_angle, rotation_error
 from .lifting.views import ImageStore
+from .mapping.base import BaseMap
 from .segmenters.base import Segmentation, Segmenter
 from .segmenters.identity import IdentityTracker
 from .types import Array, Cloud, Frame, Instances, Masks2D, Snapshot, Visible
@@ -29,35 +30,38 @@ _ROTATION_TOLERANCE = 0.02
 _FRAMES_TO_TRUST_A_JUMP = 5
 
 
-class MapLike(Protocol):
-    """What Scene asks of `mapping.PointMap` and `mapping.FixedMap`."""
+@dataclass(frozen=True, eq=False)
+class Segmented:
+    """What a segmentation found, with all that can be said of it before its instances have ids.
 
-    def __len__(self) -> int: ...
-    def integrate(self, frame: Frame) -> Visible: ...
-    def rows_of(self, visible: Visible) -> Array: ...
-    def snapshot(self) -> tuple[Cloud, Array]: ...
-    def compact(self) -> Array | None: ...
-    def reset(self) -> None: ...
-    def state(self) -> dict[str, Array]: ...
-    def restore(self, state: Mapping[str, Array]) -> None: ...
-    @property
-    def memory_bytes(self) -> int: ...
+    `numbers` int32 (N,): instance number + 1 of each point of the job's cloud; boxes as in `Snapshot`.
+    """
+
+    outcome: Segmentation
+    numbers: Array
+    centres: Array
+    extents: Array
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class SegmentationJob:
     """Copied state of one segmentation; `run` may be called in any thread, once."""
 
     cloud: Cloud
     stamp: float
     generation: int
-    run: Callable[[], Segmentation]
+    segment: Callable[[], Segmentation]
+
+    def run(self) -> Segmented:
+        outcome = self.segment()
+        numbers = outcome.instances.exclusive(self.cloud.ids)
+        return Segmented(outcome, numbers, *boxes_of(outcome.instances, self.cloud))
 
 
 class Scene:
     """See the module. Raises `FrameError` for a frame that must be dropped; the scene is then unchanged."""
 
-    def __init__(self, config: Config, point_map: MapLike, segmenter: Segmenter, images: ImageStore):
+    def __init__(self, config: Config, point_map: BaseMap, segmenter: Segmenter, images: ImageStore):
         self.config = config
         self.map = point_map
         self.segmenter = segmenter
@@ -126,21 +130,27 @@ class Scene:
         cloud, rows = self.map.snapshot()
         return SegmentationJob(cloud, self.stamp, self.generation, self.segmenter.prepare(cloud, rows))
 
-    def finish_segmentation(self, job: SegmentationJob, outcome: Segmentation) -> Snapshot:
-        """Settles ids and makes the snapshot. An outcome from before a reset changes nothing."""
+    def finish_segmentation(self, job: SegmentationJob, found: Segmented) -> Snapshot:
+        """Settles ids and makes the snapshot. What was begun before a reset changes nothing."""
         if job.generation != self.generation:
             return self.snapshot
-        instances, changes = self.identity.assign(outcome.instances)
+        instances, changes = self.identity.assign(found.outcome.instances)
         self.sequence += 1
-        centres, extents = boxes_of(instances, job.cloud)
-        numbers = instances.exclusive(job.cloud.ids)
-        labels = np.concatenate([np.zeros(1, np.int32), instances.ids])[numbers].astype(np.int32)
-        views = {int(i): v for i, v in zip(instances.ids, outcome.views, strict=True)}
-        self.images.rank(outcome.views)
+        ids = np.concatenate([np.zeros(1, np.int32), instances.ids])
+        self.images.rank(found.outcome.views)
         self.snapshot = Snapshot(
-            self.sequence, job.stamp, job.cloud, instances, labels, centres, extents,
-            views, self.images.images(), ("",) * len(instances), changes,
-        )  # fmt: skip
+            self.sequence,
+            job.stamp,
+            job.cloud,
+            instances,
+            ids[found.numbers],
+            found.centres,
+            found.extents,
+            views={int(i): v for i, v in zip(instances.ids, found.outcome.views, strict=True)},
+            images=self.images.images(),
+            names=("",) * len(instances),
+            changes=changes,
+        )
         return self.snapshot
 
     def segment(self) -> Snapshot:

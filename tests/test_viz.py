@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -281,7 +282,10 @@ def test_recording_can_be_read_back(tmp_path: Path, start: float):
     path = tmp_path / "run.rrd"
     record(path, start)
     verify = [sys.executable, "-m", "rerun", "rrd", "verify", str(path)]
-    assert "verified without error" in subprocess.run(verify, capture_output=True, text=True, check=True).stderr
+    # A home of its own: rerun's command reports no usage in the first session of a home.
+    home = {**os.environ, "HOME": str(tmp_path), "XDG_CONFIG_HOME": str(tmp_path)}
+    outcome = subprocess.run(verify, capture_output=True, text=True, check=True, env=home)
+    assert "verified without error" in outcome.stderr
     data = path.read_bytes()
     for entity in (b"/world/camera/image/depth", b"/world/camera/image/masks", b"/world/instances/boxes", b"/changes"):
         assert entity in data

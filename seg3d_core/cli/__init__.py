@@ -149,6 +149,17 @@ def settings_command(profile: Profile = "cpu-geometric") -> None:
     print_settings(profile)
 
 
+@app.command()
+def warmup(profile: Profile = "cpu-geometric") -> None:
+    """Compile the kernels now, so that the first run does not wait for it."""
+    from ..build import build_masks
+    from ..config import build
+    from ..runtime.warmup import warm_up
+
+    config = build(profile=profile)
+    typer.echo(f"kernels are ready after {warm_up(config, build_masks(config)):.1f} s")
+
+
 @models_app.command("list")
 def models_list(json: Json = False) -> None:
     """Every file of weights: size, licences, what it is for, and whether it is here."""

@@ -38,19 +38,19 @@ def print_json(data: Mapping[str, Any]) -> None:
 
 
 def vector(values: Sequence[float]) -> str:
-    return "  ".join(f"{v:6.2f}" for v in values)
+    return " ".join(f"{v:.2f}" for v in values)
 
 
-def answers_table(results: Sequence[QueryResult]) -> Table:
-    """One row per answer: text, instance id, label, score, centre, size."""
+def print_answers(results: Sequence[QueryResult]) -> None:
+    """A table with one row per answer, and below it why a text has none."""
     table = Table(title="Answers", title_justify="left")
     for name, justify in (("text", "left"), ("id", "right"), ("label", "left"), ("score", "right")):
-        table.add_column(name, justify=justify)  # type: ignore[arg-type]
-    table.add_column("centre x, y, z [m]")
-    table.add_column("size [m]")
+        table.add_column(name, justify=justify, no_wrap=True)  # type: ignore[arg-type]
+    table.add_column("centre (m)", no_wrap=True)
+    table.add_column("size (m)", no_wrap=True)
     for result in results:
         if not result.answers:
-            table.add_row(result.text, "–", f"[dim]{result.message}[/dim]", "", "", "")
+            table.add_row(result.text, "–", "nothing matched", "", "", "")
         for number, answer in enumerate(result.answers):
             table.add_row(
                 result.text if number == 0 else "",
@@ -60,10 +60,11 @@ def answers_table(results: Sequence[QueryResult]) -> Table:
                 vector(answer.centre),
                 vector(answer.extent),
             )
+    console.print(table)
+    for message in dict.fromkeys(r.message for r in results if not r.answers):
+        console.print(message, markup=False, highlight=False, style="dim")
     if any(r.approximate for r in results):
-        table.caption = "approximate: the offline stand-in compared, not CLIP"
-        table.caption_justify = "left"
-    return table
+        console.print("Answers are approximate: the offline stand-in compared, not CLIP.", style="dim")
 
 
 def instances_table(snapshot: Snapshot, limit: int = 15) -> Table:
@@ -71,8 +72,8 @@ def instances_table(snapshot: Snapshot, limit: int = 15) -> Table:
     table = Table(title=f"Instances ({len(snapshot.instances)})", title_justify="left")
     for name, justify in (("id", "right"), ("label", "left"), ("score", "right"), ("points", "right")):
         table.add_column(name, justify=justify)  # type: ignore[arg-type]
-    table.add_column("centre x, y, z [m]")
-    table.add_column("size [m]")
+    table.add_column("centre (m)", no_wrap=True)
+    table.add_column("size (m)", no_wrap=True)
     sizes = snapshot.instances.sizes
     for k in sorted(range(len(sizes)), key=lambda k: -int(sizes[k]))[:limit]:
         table.add_row(

@@ -14,7 +14,7 @@ from ..errors import QueryError, Seg3DError
 from ..runtime import Statistics
 from ..storage import read_scene
 from ..types import QueryResult, Snapshot
-from .console import answers_table, console
+from .console import console, print_answers
 from .results import report, write_instances, write_report
 
 QUESTIONS = ("the bed", "a chair", "an elephant")
@@ -50,7 +50,7 @@ def leave_results(
 
 def tell(out: Path, snapshot: Snapshot, answers: Sequence[QueryResult], scene: str) -> None:
     """The table, and what to try next."""
-    console.print(answers_table(answers))
+    print_answers(answers)
     if not any(a.encoder_id for a in answers):
         console.print("No text encoder is installed, so things are found by label or id only: seg3d models list")
     console.print(

@@ -7,11 +7,11 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from ..build import build_query, rebuild_scene
-from ..config import build, flatten, parse_assignments
+from ..config import build, parse_assignments
 from ..errors import QueryError
 from ..storage import read_scene
 from ..types import Snapshot
-from .console import answers_table, console, print_json
+from .console import print_answers, print_json
 from .results import map_file
 
 
@@ -26,8 +26,8 @@ def query(path: Path, text: str, top_k: int | None, assignments: Sequence[str], 
     """Exit code 0 with answers, 1 when nothing matched."""
     saved = read_scene(map_file(path))
     scene = rebuild_scene(saved)
-    # The query's settings may differ from those that the map was made with.
-    config = build({**flatten(scene.config), **parse_assignments(assignments)})
+    # Today's settings: those that the map was made with say nothing about how it is asked.
+    config = build(parse_assignments(assignments))
     if not text.strip() or len(text) > config.runtime.max_query_length:
         limit = config.runtime.max_query_length
         raise QueryError("empty_text", f'a text of 1 to {limit} characters is wanted, e.g. "the sofa"')
@@ -37,5 +37,5 @@ def query(path: Path, text: str, top_k: int | None, assignments: Sequence[str], 
     if json_output:
         print_json(asdict(result))
     else:
-        console.print(answers_table([result]))
+        print_answers([result])
     return 0 if result.matched else 1

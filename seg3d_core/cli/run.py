@@ -38,6 +38,8 @@ def run(
     prepare_folder(out, overwrite=overwrite)
     source = open_source(path, **source_options)
     masks = build_masks(config)
+    if isinstance(masks, LabelFiles):
+        masks.check_against(_frame_names(source))
     scene = build_scene(config, points)
     recording = _recording(out, record)
     start = time.perf_counter()

@@ -36,8 +36,8 @@ class LoggedKeyframe:
 class KeyframeLog:
     """Keyframes in stream order, at most `capacity`.
 
-    When full, the oldest redundant keyframe goes: the first of which 90 % of the points are in at least two
-    others, else the one of the largest such share.
+    When full, the oldest redundant keyframes go, of which 90 % of the points are in at least two others, else
+    those of the largest such share: one, or 5 % of the capacity at once, for the search looks at all points.
     """
 
     def __init__(self, capacity: int):
@@ -69,8 +69,7 @@ class KeyframeLog:
         )
         self._add(keyframe)
         if len(self) > self.capacity:
-            dropped = self._keyframes.pop(self._most_redundant())
-            self._cover[dropped.rows] -= 1
+            self._make_room(len(self) - self.capacity + self.capacity // 20)
 
     def _add(self, keyframe: LoggedKeyframe) -> None:
         top = int(keyframe.rows.max(initial=-1)) + 1
@@ -79,16 +78,22 @@ class KeyframeLog:
         self._cover[keyframe.rows] += 1
         self._keyframes.append(keyframe)
 
-    def _most_redundant(self) -> int:
+    def _make_room(self, surplus: int) -> None:
         # The newest is never dropped: it was just added because it shows something new.
-        best, most = 0, -1.0
-        for i, keyframe in enumerate(self._keyframes[:-1]):
-            share = _share_covered(self._cover, keyframe.rows, 3)
-            if share >= REDUNDANT:
-                return i
-            if share > most:
-                best, most = i, share
-        return best
+        kept: list[LoggedKeyframe] = []
+        shares: list[float] = []
+        for keyframe in self._keyframes[:-1]:
+            share = _share_covered(self._cover, keyframe.rows, 3) if surplus else 0.0
+            if surplus and share >= REDUNDANT:
+                self._cover[keyframe.rows] -= 1
+                surplus -= 1
+            else:
+                kept.append(keyframe)
+                shares.append(share)
+        dropped = set(np.argsort(-np.array(shares), kind="stable")[:surplus].tolist())
+        for i in dropped:
+            self._cover[kept[i].rows] -= 1
+        self._keyframes = [k for i, k in enumerate(kept) if i not in dropped] + self._keyframes[-1:]
 
     def remap(self, new_rows: Array) -> None:
         """Row r is now `new_rows[r]`, or gone where that is -1. Arrays handed out before stay as they are."""

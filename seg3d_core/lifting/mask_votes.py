@@ -78,7 +78,7 @@ class MaskVotes:
 
     def copy(self, rows: Array) -> PointVotes:
         """The votes of some rows int64 (n,), that any thread may keep."""
-        return PointVotes(*_copy(self._labels, self._weights, self._sightings, rows))
+        return PointVotes(*(np.take(a, rows, axis=0) for a in (self._labels, self._weights, self._sightings)))
 
     def remap(self, new_rows: Array) -> None:
         """Row r moves to `new_rows[r]`, or is forgotten where that is -1."""
@@ -158,16 +158,3 @@ def _cast(labels: Array, weights: Array, sightings: Array, rows: Array, votes: A
             weights[r, chosen] += 1
         else:
             weights[r, weakest] -= 1
-
-
-@njit(cache=True, nogil=True)
-def _copy(labels: Array, weights: Array, sightings: Array, rows: Array) -> tuple[Array, Array, Array]:
-    n, slots = len(rows), labels.shape[1]
-    out_labels = np.empty((n, slots), np.int32)
-    out_weights = np.empty((n, slots), np.uint16)
-    out_sightings = np.empty(n, np.uint16)
-    for i in range(n):
-        out_labels[i] = labels[rows[i]]
-        out_weights[i] = weights[rows[i]]
-        out_sightings[i] = sightings[rows[i]]
-    return out_labels, out_weights, out_sightings

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -12,10 +13,15 @@ from ..geometry import invert, rotation_error
 from ..types import Array, Cloud, Frame, Visible
 from .block_index import BLOCK_SIDE, VOXEL_LIMIT, BlockIndex, grown
 from .fusion import COLUMNS, NORMAL, RGB, WEIGHT, XYZ, DepthImage, Pinhole, Sums, prepare_depth
-from .visibility import TILE, Agreement, cull_blocks, find_visible, tile_limits
+from .visibility import TILE, Agreement, cull_blocks, find_visible, in_order, tile_limits
 
 # A rotation further from orthonormal than this is none; poses in text files are often rounded.
 ROTATION_TOLERANCE = 0.05
+
+
+def plain(array: Array, dtype: type) -> Array:
+    """The array, copied only where it must be: numba compiles anew for each layout and for read-only arrays."""
+    return np.require(array, dtype, ["C", "A", "W"])
 
 
 class BaseMap(ABC):
@@ -39,6 +45,11 @@ class BaseMap(ABC):
         self._image = DepthImage(*(np.empty((0, 0), np.float32) for _ in range(3)))
         self._limits = np.empty((0, 0), np.float32)
         self._sums = Sums(np.empty((0, COLUMNS)), np.empty(0, np.int32), np.empty(0, np.int32))
+        self._found: tuple[Array, ...] = (
+            np.empty(0, np.int64),
+            np.empty((0, 3), np.float32),
+            np.empty((0, 2), np.int32),
+        )
         self._clear()
 
     def _clear(self) -> None:
@@ -72,7 +83,7 @@ class BaseMap(ABC):
     @property
     def memory_bytes(self) -> int:
         """Bytes allocated, room to grow included."""
-        arrays = (self._ids, self._points, *self._image, self._limits, *self._sums)
+        arrays: list[Array] = [self._ids, self._points, *self._image, self._limits, *self._sums, *self._found]
         return sum(array.nbytes for array in arrays) + self._index.memory_bytes
 
     @abstractmethod
@@ -92,7 +103,7 @@ class BaseMap(ABC):
         """Arrays from which `restore` continues with the same ids and rows."""
 
     @abstractmethod
-    def restore(self, state: dict[str, Array]) -> None:
+    def restore(self, state: Mapping[str, Array]) -> None:
         """Takes the place of a map whose `state` this was. Raises MapFileError (`damaged`)."""
 
     def rows_of(self, visible: Visible) -> Array:
@@ -159,7 +170,7 @@ class BaseMap(ABC):
                 np.zeros((h + 2, w + 2), np.float32), np.empty((h, w), np.float32), np.empty((h, w), np.float32)
             )
             self._limits = np.empty((-(-h // TILE), -(-w // TILE)), np.float32)
-        depth = np.ascontiguousarray(frame.depth, np.float32)
+        depth = plain(frame.depth, np.float32)
         prepare_depth(depth, np.float32(self.config.depth_min), np.float32(self.config.depth_max), self._image)
         return Pinhole(*lens, np.ascontiguousarray(pose[:3, :3]), np.ascontiguousarray(pose[:3, 3]))
 
@@ -176,8 +187,10 @@ class BaseMap(ABC):
         kept, most = cull_blocks(
             blocks, self._index.count, self.config.voxel_size, camera, self._agreement, self._limits, w, h, chosen
         )
-        seen, pixels = np.empty(most, np.int64), np.empty((most, 3), np.float32)
-        through = np.empty((most if with_through else 0, 2), np.int32)
+        if most > len(self._found[0]):
+            self._found = tuple(np.empty((2 * most, *a.shape[1:]), a.dtype) for a in self._found)
+        seen, pixels, through = self._found
+        through = through if with_through else through[:0]
         n, m = find_visible(
             chosen[:kept], blocks, self._points, self._image, camera, self._agreement, self._sums, touched,
             seen, pixels, through,
@@ -185,9 +198,12 @@ class BaseMap(ABC):
         # Row and place in one number: sorting these is several times cheaper than an argsort.
         order = seen[:n] << 32 | np.arange(n)
         order.sort()
-        rows, places = order >> 32, order & 0xFFFFFFFF
-        pixels = pixels[places]
         visible = Visible(
-            self._ids[rows], np.ascontiguousarray(pixels[:, :2]), np.ascontiguousarray(pixels[:, 2]), rows, self.epoch
+            np.empty(n, np.int64),
+            np.empty((n, 2), np.float32),
+            np.empty(n, np.float32),
+            np.empty(n, np.int64),
+            self.epoch,
         )
+        in_order(order, pixels, self._ids, visible.ids, visible.pixels, visible.depths, visible.rows)
         return visible, through[:m]

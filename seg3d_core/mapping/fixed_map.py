@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from ..config import MapConfig
@@ -50,7 +52,7 @@ class FixedMap(BaseMap):
         """`fixed_points` float32 (N, 10)."""
         return {"fixed_points": self._points[: self._rows].copy()}
 
-    def restore(self, state: dict[str, Array]) -> None:
+    def restore(self, state: Mapping[str, Array]) -> None:
         """Takes the cloud of a `state`. Raises MapFileError (`damaged`); the map is untouched then."""
         rows = len(np.atleast_1d(state.get("fixed_points", 0)))
         points = checked_array(state, "fixed_points", np.float32, (rows, COLUMNS))

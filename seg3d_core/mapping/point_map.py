@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 
 import numpy as np
 
 from ..config import MapConfig
 from ..errors import MapFileError
 from ..types import Array, Frame, Visible
-from .base import BaseMap
+from .base import BaseMap, plain
 from .block_index import VOXEL_LIMIT, BlockIndex
 from .fusion import BLOCKS, COLUMNS, DROPPED, LIVE, NEXT_ID, ROWS, TOUCHED, WEIGHT, XYZ, Pinhole, apply_sums, sum_rows
 from .visibility import fade
@@ -47,7 +48,7 @@ class PointMap(BaseMap):
         h, w = self._image.du.shape
         if len(self._sums.rows) < h * w:
             self._sums = self._sums._replace(values=np.empty((h * w, COLUMNS)), rows=np.empty(h * w, np.int32))
-        rgb = np.ascontiguousarray(frame.rgb, np.uint8)
+        rgb = plain(frame.rgb, np.uint8)
         counters = np.zeros(6, np.int64)
         counters[[BLOCKS, ROWS, LIVE, NEXT_ID]] = self._index.count, self._rows, self._live, self._next_id
         reached = 0
@@ -119,7 +120,7 @@ class PointMap(BaseMap):
             "voxel_size": np.array(self.config.voxel_size),
         }
 
-    def restore(self, state: dict[str, Array]) -> None:
+    def restore(self, state: Mapping[str, Array]) -> None:
         """Continues a map from its `state`, rows and ids as they were; the map is untouched if that fails.
 
         Raises MapFileError (`damaged`).
@@ -129,7 +130,7 @@ class PointMap(BaseMap):
         self._next_id, self.dropped_pixels = int(counters[0]), int(counters[1])
         self.epoch += 1
 
-    def _checked(self, state: dict[str, Array]) -> tuple[Array, Array, Array, Array]:
+    def _checked(self, state: Mapping[str, Array]) -> tuple[Array, Array, Array, Array]:
         rows = len(np.atleast_1d(state.get("ids", 0)))
         ids = checked_array(state, "ids", np.int64, (rows,))
         points = checked_array(state, "points", np.float32, (rows, COLUMNS))
@@ -154,7 +155,7 @@ class PointMap(BaseMap):
         return ids, points, voxels, counters
 
 
-def checked_array(state: dict[str, Array], name: str, dtype: type, shape: tuple[int, ...]) -> Array:
+def checked_array(state: Mapping[str, Array], name: str, dtype: type, shape: tuple[int, ...]) -> Array:
     """`state[name]` if it is there with this dtype and shape. Raises MapFileError (`damaged`)."""
     array = state.get(name)
     if array is None:
@@ -162,7 +163,7 @@ def checked_array(state: dict[str, Array], name: str, dtype: type, shape: tuple[
     array = np.asarray(array)
     if array.dtype != dtype or array.shape != shape:
         raise _damaged(f"{name!r} is {array.dtype} {array.shape}, not {np.dtype(dtype)} {shape}")
-    return array
+    return plain(array, dtype)
 
 
 def _damaged(what: str) -> MapFileError:

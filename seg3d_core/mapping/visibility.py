@@ -29,23 +29,24 @@ class Agreement(NamedTuple):
 
 
 @njit(cache=True, nogil=True)
-def _slope_at(image, v, u):
-    du, dv = abs(image.du[v, u]), abs(image.dv[v, u])
-    return (du if du < np.inf else np.float32(0)) + (dv if dv < np.inf else np.float32(0))
+def _slope_at(du, dv, v, u):
+    a, b = abs(du[v, u]), abs(dv[v, u])
+    return (a if a < np.inf else np.float32(0)) + (b if b < np.inf else np.float32(0))
 
 
 @njit(cache=True, nogil=True)
 def tile_limits(image, slope_factor, limits):
     """The farthest depth in each tile of 16 x 16 pixels, slope tolerance included: float32 (rows, columns)."""
-    h, w = image.du.shape
+    depth, du, dv = image
+    h, w = du.shape
     limits[:] = 0
     for v in range(h):
         row = limits[v // TILE]
         for column in range(len(row)):
             most = row[column]
             for u in range(column * TILE, min((column + 1) * TILE, w)):
-                d = image.depth[v + 1, u + 1]
-                limit = d + np.float32(slope_factor) * _slope_at(image, v, u) if d > 0 else np.float32(0)
+                d = depth[v + 1, u + 1]
+                limit = d + np.float32(slope_factor) * _slope_at(du, dv, v, u) if d > 0 else np.float32(0)
                 most = max(most, limit)
             row[column] = most
 
@@ -111,11 +112,11 @@ def cull_blocks(blocks, count, voxel_size, camera, agreement, limits, w, h, out)
 
 
 @njit(cache=True, nogil=True)
-def _is_clear(image, v, u, z):
+def _is_clear(depth, v, u, z):
     """Whether every valid depth in the 3 x 3 pixels around (u, v) lies behind z."""
     for j in range(3):
         for i in range(3):
-            d = image.depth[v + j, u + i]
+            d = depth[v + j, u + i]
             if d > 0 and d <= z:
                 return False
     return True
@@ -129,14 +130,16 @@ def find_visible(chosen, blocks, points, image, camera, agreement, sums, touched
     of points that are seen through into `through` int32 (n, 2), unless that is empty. Points that this
     frame touched (`sums`) are not seen through. Returns both counts.
     """
-    h, w = image.du.shape
+    depth, du, dv = image
+    first, chain = blocks.first, blocks.following
+    h, w = du.shape
     r, t = camera.rotation, camera.translation
     n_seen = n_through = 0
     for block in chosen:
-        following = blocks.first[block]
+        following = first[block]
         while following >= 0:
             row = following
-            following = blocks.following[row]
+            following = chain[row]
             px, py, pz = np.float64(points[row, 0]), np.float64(points[row, 1]), np.float64(points[row, 2])
             z = r[2, 0] * px + r[2, 1] * py + r[2, 2] * pz + t[2]
             if not (agreement.near <= z <= agreement.far and z > 0):
@@ -151,10 +154,10 @@ def find_visible(chosen, blocks, points, image, camera, agreement, sums, touched
             column, line = int(np.rint(u)), int(np.rint(v))
             if not (0 <= column < w and 0 <= line < h):
                 continue
-            d = image.depth[line + 1, column + 1]
+            d = depth[line + 1, column + 1]
             if d <= 0:
                 continue
-            allowed = agreement.tolerance + agreement.relative * z + agreement.slope * _slope_at(image, line, column)
+            allowed = agreement.tolerance + agreement.relative * z + agreement.slope * _slope_at(du, dv, line, column)
             if abs(z - d) <= allowed:
                 seen[n_seen] = row
                 pixels[n_seen, 0] = u
@@ -164,11 +167,23 @@ def find_visible(chosen, blocks, points, image, camera, agreement, sums, touched
             elif len(through) > 0 and d - z > CLEAR_FACTOR * allowed + CLEAR_MARGIN:
                 place = sums.places[row]
                 is_fresh = place < touched and sums.rows[place] == row
-                if not is_fresh and _is_clear(image, line, column, z + CLEAR_FACTOR * allowed + CLEAR_MARGIN):
+                if not is_fresh and _is_clear(depth, line, column, z + CLEAR_FACTOR * allowed + CLEAR_MARGIN):
                     through[n_through, 0] = row
                     through[n_through, 1] = block
                     n_through += 1
     return n_seen, n_through
+
+
+@njit(cache=True, nogil=True)
+def in_order(order, pixels, ids, out_ids, out_pixels, out_depths, out_rows):
+    """Spreads what `find_visible` found over the arrays of a `Visible`, as `order` (row << 32 | place) says."""
+    for i in range(len(order)):
+        row, place = order[i] >> 32, order[i] & 0xFFFFFFFF
+        out_ids[i] = ids[row]
+        out_pixels[i, 0] = pixels[place, 0]
+        out_pixels[i, 1] = pixels[place, 1]
+        out_depths[i] = pixels[place, 2]
+        out_rows[i] = row
 
 
 @njit(cache=True, nogil=True)

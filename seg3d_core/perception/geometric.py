@@ -30,8 +30,8 @@ _MERGE_JUMP, _MERGE_FOLD, _MERGE_CUT_SHARE, _MERGE_LEAST_PAIRS = 1.0, 0.4, 0.4, 
 # Across a boundary, farther from the edge than where cuts are made, a fold counts as cut from this share on.
 _CUT_FOLD_SHARE = 0.7
 
-# A region is flat when this share of its normals lies within this angle (rad) of their mean.
-_PLANE_SHARE, _PLANE_SPREAD = 0.8, 0.2
+# A region is flat when this share of its pixels lies this near (m, and three times the noise) to one plane.
+_PLANE_SHARE, _PLANE_TOLERANCE = 0.8, 0.02
 
 # The merge is quadratic in regions; the largest are kept, and thin leftovers up to this number.
 _MOST_REGIONS, _MOST_WITH_LEFTOVERS = 255, 400
@@ -65,8 +65,16 @@ class GeometricMasks:
             labels = split_by_colour(labels, frame.rgb, config.colour_contrast, step)
             labels = join_by_colour(labels, frame.rgb, depth)
         if config.drop_planes > 0:
-            labels = _drop_planes(labels, z, normals, intrinsics, config.drop_planes)
-        return Masks2D.from_labels(labels)
+            labels = _drop_planes(labels, z, _noise_level(z, noise), intrinsics, config.drop_planes)
+        return _as_masks(labels)
+
+
+def _as_masks(labels: Array) -> Masks2D:
+    """As `Masks2D.from_labels`, without sorting the pixels: the labels are small."""
+    is_used = np.bincount(labels.ravel()) > 0
+    is_used[0] = False
+    table = np.where(is_used, np.cumsum(is_used), 0).astype(np.int32)
+    return Masks2D(table[labels], np.ones(int(is_used.sum()), np.float32))
 
 
 def _reaches(width: int) -> tuple[int, int]:
@@ -116,12 +124,15 @@ def fit_surfaces(depth: Array, intrinsics: kernels.Intrinsics, radius: int) -> t
     return z, normals, noise
 
 
+def _noise_level(z: Array, noise: Array) -> float:
+    """Median residual of the plane fits, 1/m; 0 without any."""
+    sample = noise[::2, ::2][z[::2, ::2] > 0]
+    return float(np.median(sample)) if len(sample) else 0.0
+
+
 def _gap_limits(config: PerceptionConfig, z: Array, noise: Array) -> tuple[float, float]:
     """The constant (m) and the quadratic (m/m^2) part of the depth step that ends a surface."""
-    if not config.auto_noise:
-        return config.gap, config.gap_quadratic
-    sample = noise[::2, ::2][z[::2, ::2] > 0]
-    level = float(np.median(sample)) if len(sample) else 0.0
+    level = _noise_level(z, noise) if config.auto_noise else 0.0
     return config.gap + _GAP_PER_NOISE * level, config.gap_quadratic + _QUADRATIC_PER_NOISE * level
 
 
@@ -139,19 +150,27 @@ def _regions(free: Array) -> tuple[Array, int]:
     return table[labels], len(keep)
 
 
-def _drop_planes(labels: Array, z: Array, normals: Array, intrinsics: kernels.Intrinsics, least: float) -> Array:
-    """Labels without the flat regions of at least `least` square metres that reach the image's border."""
+def _drop_planes(labels: Array, z: Array, noise: float, intrinsics: kernels.Intrinsics, least: float) -> Array:
+    """Labels without the flat regions of at least `least` square metres that reach the image's border.
+
+    With the ray r = (x, y, 1) of a pixel, a plane is 1/z = N.r; a pixel of it covers z^3 |N| / (fx fy) square metres.
+    """
     fx, fy, cx, cy = intrinsics
-    h, w = labels.shape
     count = int(labels.max(initial=0)) + 1
-    index = labels.ravel()
-    rays = np.stack(np.broadcast_arrays((np.arange(w) - cx) / fx, ((np.arange(h) - cy) / fy)[:, None], 1.0), -1)
-    slant = np.maximum(-np.einsum("vuk,vuk->vu", normals, rays), 0.05)
-    area = np.bincount(index, (z * z / (fx * fy * slant)).ravel(), count)
-    mean: Array = np.stack([np.bincount(index, normals[..., k].ravel(), count) for k in range(3)], 1)
-    mean = mean / np.maximum(np.linalg.norm(mean, axis=1, keepdims=True), 1e-9)
-    is_along = np.einsum("vuk,vuk->vu", normals, mean[labels]) > math.cos(_PLANE_SPREAD)
-    share = np.bincount(index, is_along.ravel(), count) / np.maximum(np.bincount(index, minlength=count), 1)
+    known = z > 0
+    region, depth = labels[known], z[known].astype(np.float64)
+    v, u = np.nonzero(known)
+    rays = np.stack([(u - cx) / fx, (v - cy) / fy, np.ones(len(u))])
+    moments = np.empty((count, 3, 4))
+    for i in range(3):
+        for j in range(3):
+            moments[:, i, j] = np.bincount(region, rays[i] * rays[j], count)
+        moments[:, i, 3] = np.bincount(region, rays[i] / depth, count)
+    planes = np.linalg.solve(moments[:, :, :3] + 1e-9 * np.eye(3), moments[:, :, 3:])[:, :, 0]
+    off = np.abs(1 / depth - np.einsum("ni,in->n", planes[region], rays)) * depth**2
+    is_on = off < _PLANE_TOLERANCE + 3 * noise * depth**2
+    share = np.bincount(region, is_on, count) / np.maximum(np.bincount(region, minlength=count), 1)
+    area = np.bincount(region, depth**3, count) * np.linalg.norm(planes, axis=1) / (fx * fy)
     border = np.zeros(count, bool)
     border[np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]])] = True
     drop = border & (area >= least) & (share >= _PLANE_SHARE)

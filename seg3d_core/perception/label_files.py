@@ -82,8 +82,8 @@ def read_labels(path: Path) -> Array:
 def _refuse_pictures(image: Array, path: Path) -> None:
     if image.ndim != 2:
         raise SourceError(
-            f"{path} is a colour picture with {image.shape[2]} channels, labels are wanted: one channel of 8 or 16 bit, "
-            "0 = none, a number per mask. Segmentation demos often save a drawing; save the label image instead"
+            f"{path} is a colour picture with {image.shape[2]} channels, labels are wanted: one channel of 8 or 16 "
+            "bit, 0 = none, a number per mask. Segmentation demos often save a drawing; save the label image instead"
         )
 
 

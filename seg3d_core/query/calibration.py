@@ -75,7 +75,7 @@ def fit(similarity: Array, present: Array) -> tuple[float, float]:
     design = np.stack([(x - mean) / deviation, np.ones(len(x))], 1)
     weight = class_weights(y)
     # A weak ridge keeps the slope finite where the two classes do not overlap.
-    ridge = np.diag([0.01, 0.0])
+    ridge = np.diag([1e-4, 0.0])
     beta = np.zeros(2)
     for _ in range(50):
         p = _sigmoid(design @ beta)

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -22,14 +23,14 @@ from ..build import build_masks, build_scene
 from ..config import Config
 from ..errors import FrameError, Seg3DError
 from ..perception.base import MaskGenerator
-from ..scene import SegmentationJob
-from ..segmenters.base import Segmentation
+from ..scene import SegmentationJob, Segmented
 from ..storage import copy_scene, read_scene, restore_scene, write_scene
 from ..types import Frame, Masks2D, QueryResult, Snapshot, Visible
 from .mailbox import Inbox, Mailbox
 from .offline import Observer
 from .statistics import Queue, Recorder, Statistics
 from .text_worker import TextWorker
+from .warmup import warm_up
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -90,7 +91,8 @@ class LiveRuntime:
     # --- life --------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Starts the threads. Text features are prepared only where an encoder is installed."""
+        """Compiles what must be compiled, then starts the threads: no frame waits for a compiler."""
+        warm_up(self.config, self._masks)
         loops = (("scene", self._run_scene), ("perception", self._run_perception), ("segment", self._run_segmentation))
         self._threads = [threading.Thread(target=loop, name=f"seg3d-{name}", daemon=True) for name, loop in loops]
         for thread in self._threads:
@@ -261,7 +263,7 @@ class LiveRuntime:
             raise
         self._segmentation.put(job)
 
-    def _finish_segmentation(self, job: SegmentationJob, outcome: Segmentation | Exception) -> None:
+    def _finish_segmentation(self, job: SegmentationJob, outcome: Segmented | Exception) -> None:
         if isinstance(outcome, Exception):
             self._end_segmentation(outcome)
             return
@@ -270,7 +272,6 @@ class LiveRuntime:
         self._recorder.count("segmentations")
         for change in snapshot.changes:
             self._recorder.count(f"instances {change.kind}")
-            log.info("instances %s: %s -> %s", change.kind, change.sources, change.targets)
         if job.generation == self._scene.generation:
             self._publish(self._text.with_names(snapshot))
             self._text.offer(self.snapshot)
@@ -316,11 +317,11 @@ class LiveRuntime:
             else:
                 if masks is not None:
                     seen = _Observation(generation, frame, visible, masks)
-                    self._inbox.put(lambda seen=seen: self._observe(seen))
+                    self._inbox.put(partial(self._observe, seen))
 
     def _run_segmentation(self) -> None:
         while (job := self._segmentation.get()) is not None:
-            outcome: Segmentation | Exception
+            outcome: Segmented | Exception
             try:
                 with self._recorder.stage("segment"):
                     outcome = job.run()
@@ -329,7 +330,7 @@ class LiveRuntime:
                 log.exception("a segmentation failed")
                 self._report("error", "segment", "a segmentation failed (traceback in the log); the last one stays")
                 outcome = error
-            self._inbox.put(lambda job=job, outcome=outcome: self._finish_segmentation(job, outcome))
+            self._inbox.put(partial(self._finish_segmentation, job, outcome))
 
     # --- helpers -------------------------------------------------------------------------------
 

@@ -11,8 +11,13 @@ from ..types import Array, Cloud, Instances, Masks2D, View
 class Segmentation(Protocol):
     """The outcome of one segmentation: instances (ids 0, identity comes later) and their best views."""
 
-    instances: Instances
-    views: tuple[tuple[View, ...], ...]
+    @property
+    def instances(self) -> Instances: ...
+
+    @property
+    def views(self) -> tuple[tuple[View, ...], ...]:
+        """Of each instance, best first."""
+        ...
 
 
 class Segmenter(Protocol):

@@ -9,6 +9,7 @@ import numpy as np
 
 from ..errors import MapFileError
 from ..types import Array, IdentityChange, Instances
+from .matching import greedy_pairs
 
 # An old and a new instance may be the same when they share more than this much of either.
 CONTAINED = 0.5
@@ -36,7 +37,7 @@ class IdentityTracker:
         linked = common > CONTAINED * smaller
         new, old, common = new[linked], old[linked], common[linked]
         order = np.lexsort((new, self._previous.ids[old], -common))
-        partner_of_new, partner_of_old = _one_to_one(new[order], old[order], len(instances), len(self._previous))
+        partner_of_new, partner_of_old = greedy_pairs(new[order], old[order], len(instances), len(self._previous))
 
         ids = np.zeros(len(instances), np.int32)
         kept = partner_of_new >= 0
@@ -96,15 +97,6 @@ def _common_points(new: Instances, old: Instances) -> tuple[Array, Array, Array]
     new_owner = np.repeat(np.repeat(np.arange(len(new)), new.sizes), count)
     pair, common = np.unique(new_owner * len(old) + old_owner[np.repeat(begin, count) + offset], return_counts=True)
     return pair // max(len(old), 1), pair % max(len(old), 1), common
-
-
-def _one_to_one(new: Array, old: Array, new_count: int, old_count: int) -> tuple[Array, Array]:
-    """Greedy matching of links in the order given: the partner of each new and of each old one, -1 = none."""
-    partner_of_new, partner_of_old = np.full(new_count, -1), np.full(old_count, -1)
-    for i, j in zip(new.tolist(), old.tolist(), strict=True):
-        if partner_of_new[i] < 0 and partner_of_old[j] < 0:
-            partner_of_new[i], partner_of_old[j] = j, i
-    return partner_of_new, partner_of_old
 
 
 def _strongest(a: Array, b: Array) -> tuple[Array, Array]:

@@ -3,7 +3,8 @@ instances that share a mask merge.
 
 The reading of the paper's holes, in short: label 0 never wins an alignment and is left out of its
 denominator; a mask with too few labelled points, or with no label above `k_align`, becomes a new label; ties
-go to the newest label; several masks of a keyframe may take one label. Votes are cast after all masks of the
+go to the newest label. In the paper several masks of a keyframe may take one label; by default a label goes to
+one mask here, for that keeps neighbours apart that an early mask held together. Votes are cast after all masks of the
 keyframe are aligned, so that no mask reads what another one wrote. Labels are never merged in the state: a
 snapshot merges a copy, and can decide otherwise next time.
 """
@@ -23,6 +24,7 @@ from ..lifting.keyframe_log import KeyframeLog, LoggedKeyframe, contingency
 from ..lifting.mask_votes import MaskVotes, PointVotes
 from ..lifting.views import sightings
 from ..types import Array, Cloud, Instances, Masks2D, View
+from .matching import greedy_pairs
 
 BACKGROUND = 1
 FIRST_LABEL = 2
@@ -58,21 +60,20 @@ class Re0Segmenter:
 
         Raises FrameError where a pixel lies outside the label image, or a mask number above `len(masks)`.
         """
-        point_masks = _masks_at(pixels, masks)
+        at = _rounded(pixels, masks)
+        point_masks = masks.labels[at[:, 1], at[:, 0]].astype(np.int16)
         self._votes.grow(int(rows.max(initial=-1)) + 1)
         aligned, self._next_label = align_masks(
             self._votes.majority(rows),
             point_masks,
             len(masks),
             self._next_label,
-            self.config.k_align,
-            self.config.min_labelled,
-            self.config.exclusive,
+            self.config,
         )
         if self.config.background_votes:
             aligned[0] = BACKGROUND
         self._votes.cast(rows, aligned[point_masks])
-        self._log.append(keyframe, rows, point_masks, pixels, len(masks))
+        self._log.append(keyframe, rows, point_masks, at, len(masks))
 
     def prepare(self, cloud: Cloud, rows: Array) -> Callable[[], Re0Segmentation]:
         """Copies the votes of the cloud's points; the returned function needs nothing else of this object."""
@@ -155,8 +156,8 @@ def _part(state: Mapping[str, Array], prefix: str) -> dict[str, Array]:
     return {name[len(prefix) :]: array for name, array in state.items() if name.startswith(prefix)}
 
 
-def _masks_at(pixels: Array, masks: Masks2D) -> Array:
-    """The mask number at each pixel (n, 2), int32 (n,). Raises FrameError."""
+def _rounded(pixels: Array, masks: Masks2D) -> Array:
+    """Pixels (n, 2) as whole ones of the label image, int64. Raises FrameError where masks and pixels do not fit."""
     height, width = masks.labels.shape
     if len(masks) > np.iinfo(np.int16).max:
         raise FrameError("too_many_masks", f"{len(masks)} masks in one image; at most 32767 can be kept apart")
@@ -167,86 +168,56 @@ def _masks_at(pixels: Array, masks: Masks2D) -> Array:
             "mask_size", f"masks of {width} x {height} pixels are smaller than the frame: make them its size"
         )
     # A pixel just inside the border may round to just outside of it.
-    at = np.clip(np.rint(pixels).astype(np.int64), 0, (width - 1, height - 1))
-    return masks.labels[at[:, 1], at[:, 0]].astype(np.int32)
+    return np.clip(np.rint(pixels).astype(np.int64), 0, (width - 1, height - 1))
 
 
-@njit(cache=True, nogil=True)
 def align_masks(
-    point_labels: Array,
-    point_masks: Array,
-    mask_count: int,
-    next_label: int,
-    k_align: float,
-    min_labelled: float,
-    exclusive: bool,
+    point_labels: Array, point_masks: Array, mask_count: int, next_label: int, config: Re0Config
 ) -> tuple[Array, int]:
     """RE0 Alg. 1 with the decisions above: int32 labels of masks 0..mask_count, and the next free one.
 
-    point_labels (n,) are the points' labels of now, in which 0 and background count as none; point_masks (n,).
-    Mask 0 and masks without points take no label.
+    point_labels int32 (n,) are the points' labels of now, in which 0 and background count as none; point_masks
+    int16 (n,). Mask 0 and masks without points take no label.
     """
-    foreground = np.where(point_labels < FIRST_LABEL, 0, point_labels)
+    foreground = np.where(point_labels < FIRST_LABEL, np.int32(0), point_labels)
     present, counts = contingency(foreground, point_masks, next_label, mask_count)
-    sizes = np.zeros(mask_count + 1, np.int64)
-    for i in range(len(point_masks)):
-        sizes[point_masks[i]] += 1
+    sizes = np.bincount(point_masks, minlength=mask_count + 1)
     labelled = counts.sum(axis=0)
-    labelled[labelled < min_labelled * sizes] = 0
+    labelled[labelled < config.min_labelled * sizes] = 0
     labelled[0] = 0
-    choice = _choose_exclusive(counts, labelled, k_align) if exclusive else _choose_majority(counts, labelled, k_align)
+    choose = _choose_exclusive if config.exclusive else _choose_majority
+    choice = choose(counts, labelled, config.k_align)
     out = np.zeros(mask_count + 1, np.int32)
-    for mask in range(1, mask_count + 1):
-        if choice[mask] >= 0:
-            out[mask] = present[choice[mask]]
-        elif sizes[mask] > 0:
-            out[mask] = next_label
-            next_label += 1
-    return out, next_label
+    aligned = choice >= 0
+    out[aligned] = present[choice[aligned]]
+    fresh = np.flatnonzero(~aligned & (sizes > 0))[int(sizes[0] > 0) :]
+    out[fresh] = np.arange(next_label, next_label + len(fresh))
+    return out, next_label + len(fresh)
 
 
-@njit(cache=True, nogil=True)
 def _choose_majority(counts: Array, labelled: Array, k_align: float) -> Array:
     """The paper's rule: each mask takes the label of most of its points, the newest at ties, if above `k_align`.
 
     counts (labels, masks + 1); labelled (masks + 1,), 0 where a mask may not align. Gives row numbers, -1 = none.
     """
-    out = np.full(len(labelled), -1, np.int64)
-    for mask in range(len(labelled)):
-        best = -1
-        for k in range(len(counts)):
-            if best < 0 or counts[k, mask] >= counts[best, mask]:
-                best = k
-        if labelled[mask] > 0 and counts[best, mask] > k_align * labelled[mask]:
-            out[mask] = best
-    return out
+    if not len(counts):
+        return np.full(len(labelled), -1)
+    newest_first = counts[::-1]
+    best = len(counts) - 1 - newest_first.argmax(axis=0)
+    return np.where((labelled > 0) & (newest_first.max(axis=0) > k_align * labelled), best, -1)
 
 
-@njit(cache=True, nogil=True)
 def _choose_exclusive(counts: Array, labelled: Array, k_align: float) -> Array:
     """One to one: pairs that share more than `k_align` of the mask's or the label's points, by falling IoU.
 
     Shapes as in `_choose_majority`. Ties go to the newest label, then to the smallest mask.
     """
-    visible = counts.sum(axis=1)
-    pairs = np.empty((counts.size, 2), np.int64)
-    iou = np.empty(counts.size)
-    n = 0
-    for k in range(len(counts) - 1, -1, -1):
-        for mask in range(len(labelled)):
-            common = counts[k, mask]
-            if labelled[mask] > 0 and common > k_align * min(labelled[mask], visible[k]):
-                pairs[n, 0], pairs[n, 1] = k, mask
-                iou[n] = common / (labelled[mask] + visible[k] - common)
-                n += 1
-    out = np.full(len(labelled), -1, np.int64)
-    used = np.zeros(len(counts), np.bool_)
-    for i in np.argsort(-iou[:n], kind="mergesort"):
-        k, mask = pairs[i]
-        if out[mask] < 0 and not used[k]:
-            out[mask] = k
-            used[k] = True
-    return out
+    visible = counts.sum(axis=1)[:, None]
+    label, mask = np.nonzero((labelled > 0) & (counts > k_align * np.minimum(labelled, visible)))
+    common = counts[label, mask]
+    iou = common / (labelled[mask] + visible[label, 0] - common)
+    order = np.lexsort((mask, -label, -iou))
+    return greedy_pairs(mask[order], label[order], len(labelled), len(counts))[0]
 
 
 @njit(cache=True, nogil=True)
@@ -258,18 +229,20 @@ def merge_in_keyframe(present: Array, counts: Array, root: Array, sizes: Array, 
     one mask (ties to the smallest), and the same; then j becomes i, and later pairs see the larger i.
     Background never merges.
     """
-    local = np.full(len(root), -1, np.int64)
+    local = np.zeros(len(root), np.int64)
     for k in range(len(present)):
-        local[root[present[k]]] = 0
-    local[:FIRST_LABEL] = -1
-    names = np.flatnonzero(local >= 0)
+        local[root[present[k]]] = 1
+    local[:FIRST_LABEL] = 0
+    names = np.flatnonzero(local)
     for i in range(len(names)):
-        local[names[i]] = i
-    table = np.zeros((len(names), counts.shape[1]), np.int64)
+        local[names[i]] = i + 1
+    masks = counts.shape[1]
+    table = np.zeros((len(names), masks), np.int64)
     for k in range(len(present)):
-        i = local[root[present[k]]]
+        i = local[root[present[k]]] - 1
         if i >= 0:
-            table[i] += counts[k]
+            for m in range(masks):
+                table[i, m] += counts[k, m]
     mask = np.zeros(len(names), np.int64)
     for i in range(len(names)):
         mask[i] = _shared_mask(table[i], sizes[names[i]], k_proj, k_mask)
@@ -277,7 +250,8 @@ def merge_in_keyframe(present: Array, counts: Array, root: Array, sizes: Array, 
         for j in range(i + 1, len(names)):
             if mask[i] == 0 or mask[j] != mask[i]:
                 continue
-            table[i] += table[j]
+            for m in range(masks):
+                table[i, m] += table[j, m]
             sizes[names[i]] += sizes[names[j]]
             sizes[names[j]] = 0
             for label in range(len(root)):
@@ -290,14 +264,12 @@ def merge_in_keyframe(present: Array, counts: Array, root: Array, sizes: Array, 
 @njit(cache=True, nogil=True)
 def _shared_mask(counts: Array, size: int, k_proj: float, k_mask: float) -> int:
     """The mask by which an instance may merge in a keyframe (RE0 eqs. 3 and 4), 0 = none."""
-    visible = counts.sum()
-    best = 1
-    for mask in range(2, len(counts)):
-        if counts[mask] > counts[best]:
-            best = mask
-    if len(counts) < 2 or visible <= k_proj * size or counts[best] <= k_mask * visible:
-        return 0
-    return best
+    visible, best, most = 0, 0, 0
+    for mask in range(len(counts)):
+        visible += counts[mask]
+        if mask > 0 and counts[mask] > most:
+            best, most = mask, counts[mask]
+    return best if visible > k_proj * size and most > k_mask * visible else 0
 
 
 def fill_holes(labels: Array, sightings: Array, xyz: Array) -> Array:

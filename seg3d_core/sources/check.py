@@ -31,7 +31,7 @@ from .consistency import (
 from .hypotheses import HYPOTHESES, SHIFTS, Culprit, find_culprit
 
 Progress = Callable[[int, int], None]
-GOOD, POOR = 0.8, 0.6
+GOOD, POOR = 0.85, 0.65
 _ROUNDS = 2
 
 
@@ -49,8 +49,8 @@ class CheckReport:
     """What `check_source` found. `ok` is False when any finding is an error.
 
     counts: frames in the source, tried, read, and dropped by reason; rate in Hz; depth in metres (5th, 50th, 95th
-    percentile) and the share of valid pixels; poses: steps in metres, turns in radians; agreement: shares in
-    [0, 1], and the correlation of colour, None where it can't be told.
+    percentile) and the share of valid pixels; poses: steps in metres, turns in radians; agreement: as of
+    `consistency.Agreement`, and the correlation of colour, None where it can't be told.
     """
 
     name: str
@@ -203,12 +203,12 @@ def _fov(camera: Camera) -> float:
 def _camera_findings(c: Camera) -> list[Finding]:
     out = []
     if not 30 < _fov(c) < 130:
-        sentence = f"fx = {c.fx:g} at {c.width} pixels is a field of view of {_fov(c):.0f} degrees: unlikely for an RGB-D camera"
+        sentence = f"fx = {c.fx:g} at {c.width} pixels is a view of {_fov(c):.0f} degrees: unlikely for an RGB-D camera"
         out.append(Finding("warning", "field_of_view", sentence))
     ratios = (2 * c.cx + 1) / c.width, (2 * c.cy + 1) / c.height
     if max(ratios) > 1.4 or min(ratios) < 0.7:
         alike = abs(ratios[0] - ratios[1]) < 0.15 * max(ratios)
-        made = f": made for {2 * c.cx:.0f}x{2 * c.cy:.0f}?" if alike else ""
+        made = f": made for {2 * c.cx + 1:.0f}x{2 * c.cy + 1:.0f}?" if alike else ""
         sentence = f"cx = {c.cx:g}, cy = {c.cy:g} is far from the middle of {c.width}x{c.height} images{made}"
         severity = "error" if alike and (ratios[0] > 1.7 or ratios[0] < 0.6) else "warning"
         out.append(Finding(severity, "centre", sentence))
@@ -314,7 +314,7 @@ def _equal_poses(first: Agreement) -> Finding:
     if first.share < 0.9:
         sentence = f"all poses are equal, but the camera moves: depth agrees on {first.share:.0%} of the pixels only"
         return Finding("error", "equal_poses", sentence)
-    return Finding("warning", "static", "the camera stands still: little can be told of poses, intrinsics and units")
+    return Finding("warning", "static", "the camera stands still: nothing can be told of poses, intrinsics and units")
 
 
 def _culprit_finding(culprit: Culprit, data: _Gathered) -> Finding:
@@ -331,8 +331,8 @@ def _agreement_findings(sample: Sample, pairs: Array, setup: Setup, last: Agreem
         return [Finding("warning", "little_overlap", sentence)]
     if last.share < POOR:
         sentence = (
-            f"{still}depth carried from one frame to the next agrees on {last.share:.0%} of the pixels only, and none of "
-            "the usual mistakes explains it: look at the poses' accuracy and at the pairing of stamps"
+            f"{still}depth carried between neighbouring frames agrees on {last.share:.0%} of the pixels only, and none "
+            "of the usual mistakes explains it: look at the poses' accuracy and at the pairing of stamps"
         )
         return [Finding("error", "disagreement", sentence)]
     if last.share < GOOD:
@@ -350,8 +350,8 @@ def _rounding_findings(poses: dict[str, Any], last: Agreement) -> list[Finding]:
     if digits is None or digits > 2 or last.median_error < 0.0015:
         return []
     sentence = (
-        f"the poses are rounded to {digits} digits (steps of {10.0**-digits:g} m), and depth of neighbouring frames differs "
-        f"by {last.median_error:.1%} in the median: write at least 6 digits"
+        f"the poses are rounded to {digits} digits (steps of {10.0**-digits:g} m), and depth of neighbouring frames "
+        f"differs by {last.median_error:.1%} in the median: write at least 6 digits"
     )
     return [Finding("error", "rounded_poses", sentence)]
 

@@ -1,7 +1,7 @@
 """How well posed RGB-D frames agree with each other: depth and colour of one frame carried into another.
 
 Everything here works on a small copy of the frames (`Sample`), on a few hundred pixels of each, for all pairs of
-frames at once. Tolerances are shares of depth, never metres, so that a wrong unit is no better than a right one.
+frames at once. Tolerances are shares of depth, never metres, so a wrong unit is no better than a right one.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ import numpy as np
 from ..types import Array, Camera, Frame
 
 WIDTH = 320
-PIXELS = 250
+PIXELS = 200
 TOLERANCE = 0.025
 # A pair says little about poses unless the camera has moved between the two.
 MOVED, TURNED = 0.08, 0.06
 WIDEST_GAP = 30
-MAX_PAIRS = 160
+MAX_PAIRS = 120
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,16 +58,20 @@ class Setup:
 
 @dataclass(frozen=True)
 class Agreement:
-    """Shares in [0, 1]: of the overlapping pixels that agree in depth, and of all carried pixels that overlap.
+    """`share` in [0, 1]: of the carried pixels in open view in the other frame, those whose depth agrees.
 
-    `median_error` is the median relative difference in depth of the overlapping pixels, `pairs` their pairs.
+    Pixels that end behind what the other frame sees are hidden there and prove nothing; right frames hide up to
+    half where views differ much. Wrong ones can't hide behind that: pairs are carried both ways, and what is
+    behind one way is in front the other way. `overlap`: share of the carried pixels that meet a measurement;
+    `hidden`: share of those that are behind it; `median_error`: median relative difference in depth; `pairs`
+    that overlap at all.
     """
 
     share: float
     overlap: float
+    hidden: float
     median_error: float
     pairs: int
-    open_share: float = 0.0
 
 
 def thumbnail(frame: Frame) -> tuple[Array, Array, Camera]:
@@ -137,34 +141,35 @@ def _carry(sample: Sample, pairs: Array, setup: Setup) -> tuple[Array, Array, Ar
     u, v = np.rint(u).astype(np.int64), np.rint(v).astype(np.int64)
     inside = (d > 0) & (z > 0) & (u >= 0) & (v >= 0) & (u < c.width) & (v < c.height)
     if len(setup.known):
-        inside &= (setup.known[i] & setup.known[j])[:, None]
+        inside &= np.logical_and(setup.known[i], setup.known[j])[:, None]
     return np.where(inside, u, 0), np.where(inside, v, 0), z, inside
 
 
 def agreement(sample: Sample, pairs: Array, setup: Setup) -> Agreement:
-    """How well depth carried from i to j agrees with depth measured in j, over all pairs (P, 2)."""
+    """How well depth carried from i to j, and from j to i, agrees with what is there, over all pairs (P, 2)."""
     if not len(pairs):
-        return Agreement(0.0, 0.0, 0.0, 0)
-    pairs = np.concatenate([pairs, pairs[:, ::-1]])
-    u, v, z, inside = _carry(sample, pairs, setup)
-    j = pairs[:, 1:]
-    overlaps = inside & (sample.depth[j, v, u] > 0)
-    low = sample.nearest[j, v, u] * np.float32(setup.depth_factor)
-    high = sample.farthest[j, v, u] * np.float32(setup.depth_factor)
-    in_front = overlaps & (z < low * (1 - TOLERANCE))
-    hidden = overlaps & (z > high * (1 + TOLERANCE))
-    agrees = overlaps & ~in_front & ~hidden
-    carried = sample.d[pairs[:, 0]] > 0
+        return Agreement(0.0, 0.0, 0.0, 0.0, 0)
+    both_ways = np.concatenate([pairs, pairs[:, ::-1]])
+    u, v, z, inside = _carry(sample, both_ways, setup)
+    row, column = np.nonzero(inside)
+    place = both_ways[row, 1], v[row, column], u[row, column]
+    measured = sample.depth[place]
+    row, z, place = row[measured > 0], z[row, column][measured > 0], tuple(axis[measured > 0] for axis in place)
+    factor = np.float32(setup.depth_factor)
+    in_front = z < sample.nearest[place] * factor * (1 - TOLERANCE)
+    hidden = z > sample.farthest[place] * factor * (1 + TOLERANCE)
+    carried = sample.d[both_ways[:, 0]] > 0
     if len(setup.known):
-        carried &= np.logical_and(setup.known[pairs[:, 0]], setup.known[pairs[:, 1]])[:, None]
-    total, both, good = int(carried.sum()), int(overlaps.sum()), int(agrees.sum())
-    error = np.abs(z[overlaps] / (sample.depth[j, v, u][overlaps] * np.float32(setup.depth_factor)) - 1)
+        carried &= np.logical_and(setup.known[both_ways[:, 0]], setup.known[both_ways[:, 1]])[:, None]
+    both, total = len(row), int(carried.sum())
+    good = both - int(in_front.sum()) - int(hidden.sum())
+    error = np.abs(z / (sample.depth[place] * factor) - 1)
     return Agreement(
-        good / both if both else 0.0,
-        both / total if total else 0.0,
-        float(np.median(error)) if both else 0.0,
-        int((overlaps.sum(axis=1) > 0).sum()),
         good / max(1, good + int(in_front.sum())),
+        both / max(1, total),
+        int(hidden.sum()) / max(1, both),
+        float(np.median(error)) if both else 0.0,
+        len(np.unique(row % len(pairs))),
     )
 
 

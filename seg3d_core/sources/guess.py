@@ -13,12 +13,15 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
 from ..errors import SourceError
+from ..types import Frame
 from .base import Source
+from .images import check_thinning
 
 LAYOUTS = {
     "scannet": "ScanNet's exported layout: color/, depth/, pose/, intrinsic/",
@@ -57,12 +60,14 @@ def open_source(
         kind = guess_kind(path)
     if kind not in _CLASSES:
         raise SourceError(f"no kind of source {kind!r}: choose one of {', '.join(_CLASSES)}")
-    settings = {"stride": stride, "max_frames": max_frames, **options}
+    settings = dict(options)
     if depth_scale is not None:
         settings["depth_scale"] = depth_scale
     if kind == "synthetic":
         seed, noisy = _parse_synthetic(text)
-        return _make(kind, (), {"seed": seed, "noisy": noisy, **settings})
+        source = _make(kind, (), {"seed": seed, "noisy": noisy, **settings})
+        return source if stride == 1 and max_frames is None else _Thinned(source, stride, max_frames)
+    settings.update(stride=stride, max_frames=max_frames)
     if not Path(path).exists():
         raise SourceError(f"{path} does not exist")
     return _make(kind, (Path(path),), settings)
@@ -91,6 +96,33 @@ _SIGNS: dict[str, Callable[[Path], bool]] = {
     "tum": lambda p: (p / "rgb.txt").is_file() and (p / "depth.txt").is_file(),
     "replica": lambda p: (p / "traj.txt").is_file() and (p / "results").is_dir(),
 }
+
+
+class _Thinned:
+    """Every `stride`-th frame of a source that can't skip by itself, at most `max_frames`."""
+
+    def __init__(self, source: Source, stride: int, max_frames: int | None):
+        check_thinning(stride, max_frames)
+        self.source, self.name, self.kind = source, source.name, source.kind
+        self._chosen = range(0, len(source), stride)[:max_frames]
+
+    @property
+    def drops(self) -> dict[str, int]:
+        return self.source.drops
+
+    @drops.setter
+    def drops(self, value: dict[str, int]) -> None:
+        self.source.drops = value
+
+    def __len__(self) -> int:
+        return len(self._chosen)
+
+    def __iter__(self) -> Iterator[Frame]:
+        for frame in self.source:
+            if frame.index in self._chosen:
+                yield replace(frame, index=self._chosen.index(frame.index))
+            if frame.index >= self._chosen[-1]:
+                return
 
 
 def _make(kind: str, arguments: tuple[Any, ...], settings: dict[str, Any]) -> Source:

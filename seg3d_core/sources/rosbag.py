@@ -11,7 +11,7 @@ What a bag needs:
 Topics are guessed by type, encoding, frame and name; `rgb_topic`, `depth_topic`, `camera_info_topic` and
 `pose_topic` name them instead. Poses come from `pose_topic` if given, else from TF, in `map_frame` (by default the
 root above the camera), else from the only pose topic. The optical frame is depth's `frame_id`, or
-`camera_frame`. A pose topic gives the pose of its child frame (`pose_frame` for those that name none, by default
+`camera_frame`. TF counts when anything above the camera moves. A pose topic gives the pose of its child frame (`pose_frame` for those that name none, by default
 the optical frame itself); where static transforms lead from there to the optical frame they are added.
 
 Colour and depth are paired by nearest header stamp within `slop` seconds. Poses are interpolated, never
@@ -67,13 +67,13 @@ class RosbagSource:
     ):
         check_thinning(stride, max_frames)
         self.path, self.name = Path(path), Path(path).resolve().stem
-        self.depth_scale = depth_scale
         self.drops: dict[str, int] = {}
         self._pose_story = ""
         with _Bag(self.path) as bag:
             names = (rgb_topic, depth_topic, camera_info_topic, pose_topic)
             self.topics = bag_topics.choose(bag.topics, str(self.path), *names)
             chosen = self.topics
+            self.depth_scale = depth_scale or (1.0 if "32FC1" in chosen.depth.encoding else 1000.0)
             self._info = bag.first_message(chosen.depth_info.name)
             self._colour_info = bag.first_message(chosen.colour_info.name)
             first_depth = bag.first_message(chosen.depth.name)
@@ -187,9 +187,9 @@ class RosbagSource:
     ) -> tuple[Array, Array]:
         """T_world_camera (m, 4, 4) at `stamps`, and whether known (m,)."""
         tree, camera = index.tree, self.camera_frame
-        pose_topic = self.topics.pose or (
-            None if len(tree.ancestors(camera)) > 1 else bag_topics.only_pose_topic(topics)
-        )
+        # Static transforms alone are how the camera is mounted, not where it goes.
+        by_tf = map_frame is not None or tree.moves(camera)
+        pose_topic = self.topics.pose or (None if by_tf else bag_topics.only_pose_topic(topics))
         if pose_topic is not None:
             track, child = index.pose_tracks[pose_topic.name]
             self._pose_story = f"{pose_topic.name} has {len(track)} poses, {_span(track.stamps)}"

@@ -48,6 +48,10 @@ class TransformTree:
             chain.append(self.parents[chain[-1]])
         return chain
 
+    def moves(self, frame: str) -> bool:
+        """Whether any transform above the frame changes over time."""
+        return any(link in self._moving for link in self.ancestors(frame))
+
     def static_between(self, base: str, frame: str) -> Array | None:
         """T_base_frame (4, 4) where only static transforms lie between the two, else None."""
         up, down = self.ancestors(base), self.ancestors(frame)

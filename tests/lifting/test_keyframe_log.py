@@ -50,6 +50,17 @@ def test_when_nothing_is_covered_the_most_covered_goes_and_never_the_newest() ->
     assert 4 in numbers(log)
 
 
+def test_a_large_log_makes_room_for_some_at_once_and_stays_bounded() -> None:
+    log = KeyframeLog(40)
+    for number in range(100):
+        add(log, number, [number % 7, number])
+        assert len(log) <= 40
+    assert numbers(log) == sorted(numbers(log))
+    assert numbers(log)[-1] == 99
+    cover = np.bincount(np.concatenate([k.rows for k in log]))
+    assert (log._cover[: len(cover)] == cover).all()
+
+
 def test_remap_moves_rows_and_leaves_old_arrays_alone() -> None:
     log = KeyframeLog(3)
     add(log, 0, [0, 1, 2])

@@ -1,6 +1,11 @@
-from glob import glob
+from pathlib import Path
 
 from setuptools import setup
+
+
+def files(folder: str, pattern: str) -> tuple[str, list[str]]:
+    return f"share/seg3d_ros/{folder}", sorted(str(path) for path in Path(folder).glob(pattern))
+
 
 setup(
     name="seg3d_ros",
@@ -11,9 +16,9 @@ setup(
     data_files=[
         ("share/ament_index/resource_index/packages", ["resource/seg3d_ros"]),
         ("share/seg3d_ros", ["package.xml"]),
-        ("share/seg3d_ros/launch", glob("launch/*.launch.py")),
-        ("share/seg3d_ros/rviz", glob("rviz/*.rviz")),
-        ("share/seg3d_ros/config", glob("config/*")),
+        files("launch", "*.launch.py"),
+        files("rviz", "*.rviz"),
+        files("config", "*"),
     ],
     install_requires=["setuptools", "seg3d"],
     extras_require={"test": ["pytest"]},  # colcon test chooses pytest by this

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import cv2
 import numpy as np
 from scipy.ndimage import gaussian_filter1d, map_coordinates
@@ -21,6 +23,7 @@ _TILTS = {"keyframe": (0, 6, 12), "video": (0, 1.5)}
 _SMOOTH = {"keyframe": 0.8, "video": 4.0}
 _NEAREST = 0.30
 _TARGETS = 700
+_LOWEST, _LEVEL, _HIGHEST = np.deg2rad([-38.0, -15.0, 4.0])
 
 
 def plan_poses(room: Room, scene: Scene, camera: Camera, frames: int, motion: str, seed: int) -> Array:
@@ -62,7 +65,7 @@ def _walk(room: Room, rng: np.random.Generator) -> Array:
         order.append(min(left, key=lambda k: distance[here, goals[k]]))
         left.remove(order[-1])
     line = [cells[goals[0]]]
-    for a, b in zip(order, order[1:], strict=False):
+    for a, b in pairwise(order):
         node, leg = goals[b], []
         while node != goals[a] and node >= 0:
             leg.append(cells[node])
@@ -123,10 +126,10 @@ def _resample(line: Array, count: int, step: float) -> Array:
 
 
 def _targets(scene: Scene, rng: np.random.Generator) -> Array:
-    """Points on surfaces (n, 3), furniture three times as dense as walls."""
+    """Points on surfaces (n, 3), furniture five times as dense as walls."""
     t = scene.triangles.astype(float)
     area = np.linalg.norm(np.cross(t[:, 1] - t[:, 0], t[:, 2] - t[:, 0]), axis=1)
-    area = np.minimum(area, 4.0) * np.where(scene.instance > 0, 3.0, 1.0)
+    area = np.minimum(area, 4.0) * np.where(scene.instance > 0, 5.0, 1.0)
     rows = rng.choice(len(t), _TARGETS, p=area / area.sum())
     a, b = rng.random((2, _TARGETS, 1))
     fold = a + b > 1
@@ -135,49 +138,65 @@ def _targets(scene: Scene, rng: np.random.Generator) -> Array:
     return points[points[:, 2] < 2.3]
 
 
-def _gaze(
-    scene: Scene, camera: Camera, eyes: Array, motion: str, rng: np.random.Generator
-) -> tuple[Array, Array]:
+class _Outlook:
+    """What can be seen from each eye (n, 3): targets by direction, and how far it is to the next wall."""
+
+    def __init__(self, scene: Scene, camera: Camera, eyes: Array, targets: Array):
+        rays = targets[None] - eyes[:, None]
+        distance = np.linalg.norm(rays, axis=2)
+        origins = np.repeat(eyes, len(targets), axis=0)
+        free = scene.rays.is_free(origins, 0.995 * rays.reshape(-1, 3)).reshape(distance.shape)
+        self._visible = free & (distance > 0.5) & (distance < 6.0)
+        self._bearing = np.arctan2(rays[..., 1], rays[..., 0])
+        self._lift = np.arcsin(rays[..., 2] / np.maximum(distance, 1e-6))
+        self._ahead = _room_ahead(scene, eyes)
+        self._half = np.arctan(np.array([camera.width / camera.fx, camera.height / camera.fy]) / 2) * 0.9
+
+    def worth(self, eye: int, ways: Array, seen: Array) -> tuple[Array, Array]:
+        """The share of what was `seen` (m,) least that each way (k, 2) shows, less the blame for a near wall; and
+        which targets it shows, bool (k, m)."""
+        off = np.abs(_turned(self._bearing[eye][None] - ways[:, :1]))
+        rise = np.abs(self._lift[eye][None] - ways[:, 1:])
+        inside = (off < self._half[0]) & (rise < self._half[1]) & self._visible[eye]
+        gain = self._visible[eye] / (1 + seen) ** 1.5
+        ahead = self._ahead[eye, np.round(np.rad2deg(ways[:, 0]) / 5).astype(int) % 72]
+        return (inside @ gain) / max(1e-6, float(gain.sum())) - 0.6 * np.clip(1.3 - ahead, 0, 1), inside
+
+
+def _gaze(scene: Scene, camera: Camera, eyes: Array, motion: str, rng: np.random.Generator) -> tuple[Array, Array]:
     """Yaw and pitch (n,) per frame: each turn goes where most is yet unseen, and not against a near wall."""
     targets = _targets(scene, rng)
-    rays = targets[None] - eyes[:, None]
-    distance = np.linalg.norm(rays, axis=2)
-    origins = np.repeat(eyes, len(targets), axis=0)
-    free = scene.cast(origins, rays.reshape(-1, 3)).distance.reshape(distance.shape) > 0.995
-    visible = free & (distance > 0.5) & (distance < 6.0)
-    bearing, lift = np.arctan2(rays[..., 1], rays[..., 0]), np.arcsin(rays[..., 2] / np.maximum(distance, 1e-6))
-    room_ahead = _room_ahead(scene, eyes)
-    half = np.arctan(np.array([camera.width / camera.fx, camera.height / camera.fy]) / 2) * 0.9
+    outlook = _Outlook(scene, camera, eyes, targets)
     turns = np.deg2rad(sorted({s * v for v in _TURNS[motion] for s in (-1, 1)}))
     tilts = np.deg2rad(sorted({s * v for v in _TILTS[motion] for s in (-1, 1)}))
+    around = np.stack(np.meshgrid(np.deg2rad(np.arange(0, 360, 15)), [_LEVEL]), -1).reshape(-1, 2)
     seen = np.zeros(len(targets))
-    yaw, pitch = np.empty(len(eyes)), np.empty(len(eyes))
-    last_turn = 0.0
+    chosen = np.empty((len(eyes), 2))
     for i in range(len(eyes)):
-        worth = visible[i] / (1 + seen) ** 1.5
-        if i == 0:
-            ways = np.stack(np.meshgrid(np.deg2rad(np.arange(0, 360, 15)), np.deg2rad([-15.0])), -1).reshape(-1, 2)
-        else:
-            ways = np.stack(np.meshgrid(yaw[i - 1] + turns, pitch[i - 1] + tilts), -1).reshape(-1, 2)
-            ways[:, 1] = np.clip(ways[:, 1], np.deg2rad(-38), np.deg2rad(4))
-        off = np.abs((bearing[i][None] - ways[:, :1] + np.pi) % (2 * np.pi) - np.pi)
-        inside = (off < half[0]) & (np.abs(lift[i][None] - ways[:, 1:]) < half[1])
-        ahead = room_ahead[i, np.round(np.rad2deg(ways[:, 0]) / 5).astype(int) % 72]
-        score = (inside @ worth) / max(1.0, float(worth.sum())) - 0.6 * np.clip(1.3 - ahead, 0, 1)
+        ways = around
         if i:
-            score += 0.02 * (np.sign(ways[:, 0] - yaw[i - 1]) == np.sign(last_turn))
-        best = int(score.argmax())
-        yaw[i], pitch[i] = ways[best]
-        last_turn = yaw[i] - yaw[i - 1] if i else 0.0
-        seen += inside[best] & visible[i]
-    sigma = _SMOOTH[motion]
-    return gaussian_filter1d(yaw, sigma, mode="nearest"), gaussian_filter1d(pitch, sigma, mode="nearest")
+            ways = np.stack(np.meshgrid(chosen[i - 1, 0] + turns, chosen[i - 1, 1] + tilts), -1).reshape(-1, 2)
+            ways[:, 1] = np.clip(ways[:, 1], _LOWEST, _HIGHEST)
+        score, inside = outlook.worth(i, ways, seen)
+        # The way to a good view may lead past poor ones.
+        anywhere, _ = outlook.worth(i, around, seen)
+        nearness = np.exp(-np.abs(_turned(around[None, :, 0] - ways[:, :1])))
+        best = int((score + 1.5 * (anywhere[None] * nearness).max(1)).argmax())
+        chosen[i] = ways[best]
+        seen += inside[best]
+    smooth = gaussian_filter1d(chosen, _SMOOTH[motion], axis=0, mode="nearest")
+    return smooth[:, 0], smooth[:, 1]
+
+
+def _turned(angle: Array) -> Array:
+    """Angles wrapped to -pi to pi."""
+    return (angle + np.pi) % (2 * np.pi) - np.pi
 
 
 def _room_ahead(scene: Scene, eyes: Array) -> Array:
     """Mean free distance (n, 72) from each eye around 72 bearings, slightly downward; metres."""
     angle = np.deg2rad(np.arange(72) * 5)
     rays = np.stack([np.cos(angle), np.sin(angle), np.full(72, -0.2)], 1)
-    hits = scene.cast(np.repeat(eyes, 72, axis=0), np.tile(rays, (len(eyes), 1)))
+    hits = scene.rays.nearest(np.repeat(eyes, 72, axis=0), np.tile(rays, (len(eyes), 1)))
     distance = np.minimum(hits.distance, 6.0).reshape(len(eyes), 72).astype(np.float32)
     return cv2.blur(np.concatenate([distance[:, -4:], distance, distance[:, :4]], 1), (7, 1))[:, 4:-4]

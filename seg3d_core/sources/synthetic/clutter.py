@@ -6,7 +6,7 @@ import numpy as np
 
 from . import model as m
 from .model import Model, Rng
-from .primitives import bar, box, cushion, cylinder, frustum, lathe, leaf, sphere, torus, turn
+from .primitives import Solid, bar, box, cushion, cylinder, frustum, lathe, leaf, sphere, torus, turn
 from .surfaces import Material
 
 
@@ -42,7 +42,10 @@ def book(rng: Rng, upright: bool = False, length: float = 0.0, height: float = 0
         out.add(cover, box((-w / 2, -d / 2, 0), (w / 2, d / 2, 0.003)).moved((0, 0, z + h - 0.003), rotation))
         out.add(cover, box((-w / 2, -d / 2, 0), (w / 2, d / 2, 0.003)).moved((0, 0, z), rotation))
         out.add(cover, box((-w / 2, -d / 2, 0), (-w / 2 + 0.004, d / 2, h)).moved((0, 0, z), rotation))
-        out.add(paper, box((-w / 2, -d / 2 + 0.004, 0.002), (w / 2 - 0.004, d / 2 - 0.004, h - 0.002)).moved((0, 0, z), rotation))  # noqa: E501
+        out.add(
+            paper,
+            box((-w / 2, -d / 2 + 0.004, 0.002), (w / 2 - 0.004, d / 2 - 0.004, h - 0.002)).moved((0, 0, z), rotation),
+        )
         z += h + 0.0005
     return out
 
@@ -60,7 +63,9 @@ def cup(rng: Rng) -> Model:
 
 def bottle(rng: Rng) -> Model:
     out, r, h = Model("bottle"), m.between(rng, 0.03, 0.045), m.between(rng, 0.2, 0.32)
-    material = Material("plain", m.hsv(m.between(rng, 0.0, 0.6), m.between(rng, 0.2, 0.8), m.between(rng, 0.15, 0.7)), gloss=0.5)
+    material = Material(
+        "plain", m.hsv(m.between(rng, 0.0, 0.6), m.between(rng, 0.2, 0.8), m.between(rng, 0.15, 0.7)), gloss=0.5
+    )
     neck = r * 0.35
     out.add(material, lathe([(0, 0), (r, 0), (r, h * 0.6), (neck, h * 0.78), (neck, h), (0, h)], 14))
     return out.add(m.plastic(rng), cylinder(neck * 1.2, h - 0.02, h + 0.005, 10))
@@ -86,7 +91,15 @@ def bowl(rng: Rng) -> Model:
 def vase(rng: Rng) -> Model:
     out, r, h = Model("vase"), m.between(rng, 0.05, 0.1), m.between(rng, 0.18, 0.38)
     neck = m.between(rng, 0.3, 0.7)
-    profile = [(0, 0), (r * 0.6, 0), (r, h * 0.35), (r * 0.8, h * 0.6), (r * neck, h * 0.85), (r * neck * 1.25, h), (0, h - 0.02)]
+    profile = [
+        (0, 0),
+        (r * 0.6, 0),
+        (r, h * 0.35),
+        (r * 0.8, h * 0.6),
+        (r * neck, h * 0.85),
+        (r * neck * 1.25, h),
+        (0, h - 0.02),
+    ]
     out.add(m.plastic(rng) if m.chance(rng, 0.6) else m.ceramic(rng), lathe(profile, 18, smooth=True))
     if m.chance(rng, 0.6):
         stem = Material("plain", m.hsv(0.3, 0.6, 0.4))
@@ -104,8 +117,21 @@ def plant(rng: Rng, small: bool = False) -> Model:
     out = Model("plant")
     scale = m.between(rng, 0.3, 0.45) if small else m.between(rng, 0.8, 1.3)
     r, pot = 0.15 * scale + 0.02, 0.24 * scale + 0.02
-    out.add(m.plastic(rng) if m.chance(rng, 0.4) else Material("plaster", m.hsv(0.04, 0.55, 0.65), size=0.05),
-            lathe([(0, 0), (r * 0.7, 0), (r, pot), (r * 1.08, pot), (r * 1.08, pot + 0.02), (r * 0.9, pot + 0.02), (r * 0.85, pot - 0.02)], 16))  # noqa: E501
+    out.add(
+        m.plastic(rng) if m.chance(rng, 0.4) else Material("plaster", m.hsv(0.04, 0.55, 0.65), size=0.05),
+        lathe(
+            [
+                (0, 0),
+                (r * 0.7, 0),
+                (r, pot),
+                (r * 1.08, pot),
+                (r * 1.08, pot + 0.02),
+                (r * 0.9, pot + 0.02),
+                (r * 0.85, pot - 0.02),
+            ],
+            16,
+        ),
+    )
     out.add(Material("plaster", m.hsv(0.07, 0.5, 0.2), size=0.05), cylinder(r * 0.92, pot - 0.04, pot - 0.015))
     green = m.hsv(m.between(rng, 0.22, 0.40), m.between(rng, 0.5, 0.85), m.between(rng, 0.3, 0.65))
     foliage = Material("fabric", green, m.tone(green, 0.55), 0.05, gloss=0.1)
@@ -126,7 +152,8 @@ def plant(rng: Rng, small: bool = False) -> Model:
         for _ in range(count):
             a, z = m.between(rng, 0, 6.28), m.between(rng, 0.02, 0.45) * scale
             reach = m.between(rng, 0.03, 0.18) * scale
-            blob = cushion(*(rng.uniform(0.12, 0.24, 3) * scale), 0.9)
+            w, d, h = rng.uniform(0.12, 0.24, 3) * scale
+            blob = cushion(w, d, h, 0.9)
             out.add(foliage, blob.moved((reach * np.cos(a), reach * np.sin(a), pot + 0.06 * scale + z)))
     return out
 
@@ -168,7 +195,10 @@ def trash_can(rng: Rng) -> Model:
         out.add(material, lathe([(0, 0), (r0, 0), (r, h), (r - 0.006, h), (r0 - 0.006, 0.02), (0, 0.02)], 20))
     else:
         out.add(material, cylinder(r, 0, h, 20))
-        out.add(m.plastic(rng, dark=True), lathe([(r * 1.03, h), (r, h + 0.04), (r * 0.5, h + 0.09), (0, h + 0.1)], 20, smooth=True))
+        out.add(
+            m.plastic(rng, dark=True),
+            lathe([(r * 1.03, h), (r, h + 0.04), (r * 0.5, h + 0.09), (0, h + 0.1)], 20, smooth=True),
+        )
     return out
 
 
@@ -188,14 +218,18 @@ def suitcase(rng: Rng) -> Model:
         out.add(black, bar((x, -d * 0.35, h), (x, -d * 0.35, h + 0.35), 0.008))
         out.add(black, *(sphere(0.025, 8).moved((x * 1.2, y * d * 0.35, 0.025)) for y in (-1, 1)))
     out.add(black, bar((-0.13, -d * 0.35, h + 0.35), (0.13, -d * 0.35, h + 0.35), 0.013))
-    return out.add(black, *(box((-w * 0.46, -d / 2 - 0.004, z), (w * 0.46, d / 2 + 0.004, z + 0.02)) for z in (h * 0.35, h * 0.75)))
+    return out.add(
+        black, *(box((-w * 0.46, -d / 2 - 0.004, z), (w * 0.46, d / 2 + 0.004, z + 0.02)) for z in (h * 0.35, h * 0.75))
+    )
 
 
 def monitor(rng: Rng) -> Model:
     out, w = Model("monitor"), m.between(rng, 0.46, 0.72)
     h, black = w * m.between(rng, 0.52, 0.6), m.plastic(rng, dark=True)
     lift = m.between(rng, 0.1, 0.18)
-    out.add(black, box((-w * 0.2, -0.1, 0), (w * 0.2, 0.1, 0.012)), box((-0.03, -0.05, 0), (0.03, -0.03, lift + h * 0.5)))
+    out.add(
+        black, box((-w * 0.2, -0.1, 0), (w * 0.2, 0.1, 0.012)), box((-0.03, -0.05, 0), (0.03, -0.03, lift + h * 0.5))
+    )
     out.add(black, box((-w / 2, -0.03, lift), (w / 2, 0.02, lift + h)))
     return out.add(screen(rng), box((-w / 2 + 0.015, 0.015, lift + 0.02), (w / 2 - 0.015, 0.022, lift + h - 0.015)))
 
@@ -225,10 +259,15 @@ def laptop(rng: Rng) -> Model:
     out, w, d = Model("laptop"), m.between(rng, 0.32, 0.38), 0.24
     shell = m.metal(rng)
     out.add(shell, box((-w / 2, -d / 2, 0), (w / 2, d / 2, 0.018)))
-    out.add(Material("keys", m.hsv(0, 0, 0.2), m.hsv(0, 0, 0.4), 0.019), box((-w * 0.44, -d * 0.4, 0.017), (w * 0.44, d * 0.05, 0.021)))
+    out.add(
+        Material("keys", m.hsv(0, 0, 0.2), m.hsv(0, 0, 0.4), 0.019),
+        box((-w * 0.44, -d * 0.4, 0.017), (w * 0.44, d * 0.05, 0.021)),
+    )
     tilt = turn(pitch=m.between(rng, 0.2, 0.45))
     out.add(shell, box((-w / 2, -0.006, 0), (w / 2, 0.0, 0.23)).moved((0, -d / 2, 0.015), tilt))
-    return out.add(screen(rng), box((-w / 2 + 0.01, -0.001, 0.015), (w / 2 - 0.01, 0.002, 0.22)).moved((0, -d / 2, 0.015), tilt))
+    return out.add(
+        screen(rng), box((-w / 2 + 0.01, -0.001, 0.015), (w / 2 - 0.01, 0.002, 0.22)).moved((0, -d / 2, 0.015), tilt)
+    )
 
 
 def table_lamp(rng: Rng) -> Model:
@@ -238,7 +277,14 @@ def table_lamp(rng: Rng) -> Model:
     if m.chance(rng, 0.5):
         out.add(foot, cylinder(0.08, 0, 0.02), cylinder(0.01, 0.0, h * 0.8))
     else:
-        out.add(foot, lathe([(0, 0), (0.07, 0), (0.09, h * 0.2), (0.05, h * 0.42), (0.012, h * 0.5), (0.012, h * 0.8)], 16, smooth=True))
+        out.add(
+            foot,
+            lathe(
+                [(0, 0), (0.07, 0), (0.09, h * 0.2), (0.05, h * 0.42), (0.012, h * 0.5), (0.012, h * 0.8)],
+                16,
+                smooth=True,
+            ),
+        )
     return out.add(shade_material(rng), *shade(rng, r, h * 0.55, h))
 
 
@@ -247,7 +293,7 @@ def shade_material(rng: Rng) -> Material:
     return Material("fabric", colour, m.tone(colour, 0.9), 0.04, glow=m.between(rng, 0.15, 0.6))
 
 
-def shade(rng: Rng, radius: float, low: float, high: float) -> list:  # type: ignore[type-arg]
+def shade(rng: Rng, radius: float, low: float, high: float) -> list[Solid]:
     """A drum, a cone or a globe between two heights."""
     style = m.pick(rng, "drum", "cone", "globe")
     if style == "globe":

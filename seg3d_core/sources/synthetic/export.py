@@ -21,7 +21,8 @@ def export_scannet(source: SyntheticSource, folder: str | Path, points: int = 20
     `intrinsic/intrinsic_depth.txt` and `intrinsic_color.txt` (4x4), `instance/<i>.png` (16-bit ids), `points.npz`
     (`xyz` float32, `rgb` uint8, `instance` int32, `normal` int8 x127) and `instances.json`; returns the folder.
 
-    `SourceError` where the folder can't be written or holds files already.
+    A noisy source gives its noisy depth and poses; `points.npz` is exact always. `SourceError` where the folder
+    can't be written or holds files already.
     """
     root = Path(folder)
     try:
@@ -31,7 +32,8 @@ def export_scannet(source: SyntheticSource, folder: str | Path, points: int = 20
             (root / name).mkdir(parents=True, exist_ok=True)
         views: dict[int, int] = {}
         for frame in source:
-            _write_frame(root, frame)
+            assert frame.instance is not None
+            _write_frame(root, frame, frame.instance)
             ids, pixels = np.unique(frame.instance, return_counts=True)
             for number in ids[pixels >= _VIEW_PIXELS]:
                 views[int(number)] = views.get(int(number), 0) + 1
@@ -49,13 +51,12 @@ def export_scannet(source: SyntheticSource, folder: str | Path, points: int = 20
     return root
 
 
-def _write_frame(root: Path, frame: Frame) -> None:
+def _write_frame(root: Path, frame: Frame, instance: Array) -> None:
     millimetres = np.clip(np.round(frame.depth * 1000), 0, 65535).astype(np.uint16)
-    assert frame.instance is not None
     images: dict[str, tuple[Array, list[int]]] = {
         f"color/{frame.name}.jpg": (cv2.cvtColor(frame.rgb, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 90]),
         f"depth/{frame.name}.png": (millimetres, []),
-        f"instance/{frame.name}.png": (frame.instance.astype(np.uint16), []),
+        f"instance/{frame.name}.png": (instance.astype(np.uint16), []),
     }
     for name, (image, options) in images.items():
         done, data = cv2.imencode(Path(name).suffix, image, options)

@@ -6,7 +6,7 @@ import numpy as np
 
 from . import clutter
 from . import model as m
-from .model import Model, Rng, Support
+from .model import Model, Rng
 from .primitives import bar, box, cushion, cylinder, lathe, prism, quad, torus, turn
 from .storage import drawers
 from .surfaces import Material
@@ -17,13 +17,19 @@ def refrigerator(rng: Rng) -> Model:
     w, d, h = m.between(rng, 0.58, 0.8), m.between(rng, 0.6, 0.68), m.between(rng, 1.5, 1.95)
     body = m.metal(rng) if m.chance(rng, 0.4) else m.lacquer(rng)
     grip = m.metal(rng)
-    out.add(body, box((-w / 2, -d / 2, 0.04), (w / 2, d / 2 - 0.05, h)), box((-w * 0.47, -d * 0.45, 0), (w * 0.47, d * 0.4, 0.04)))
+    out.add(
+        body,
+        box((-w / 2, -d / 2, 0.04), (w / 2, d / 2 - 0.05, h)),
+        box((-w * 0.47, -d * 0.45, 0), (w * 0.47, d * 0.4, 0.04)),
+    )
     split = h * (m.between(rng, 0.3, 0.42) if m.chance(rng, 0.5) else m.between(rng, 0.62, 0.72))
     for z0, z1 in ((0.05, split - 0.005), (split + 0.005, h)):
         out.add(body, box((-w / 2 + 0.002, d / 2 - 0.046, z0), (w / 2 - 0.002, d / 2, z1)))
         z = z1 - 0.3 if z0 < 0.1 else z0 + 0.08
         out.add(grip, bar((w * 0.4, d / 2 + 0.03, z), (w * 0.4, d / 2 + 0.03, z + 0.22), 0.01))
-        out.add(grip, *(bar((w * 0.4, d / 2 - 0.01, q), (w * 0.4, d / 2 + 0.03, q), 0.008) for q in (z + 0.02, z + 0.2)))
+        out.add(
+            grip, *(bar((w * 0.4, d / 2 - 0.01, q), (w * 0.4, d / 2 + 0.03, q), 0.008) for q in (z + 0.02, z + 0.2))
+        )
     return out
 
 
@@ -34,7 +40,10 @@ def stove(rng: Rng) -> Model:
     out.add(black, box((-0.29, -0.29, 0.889), (0.29, 0.29, 0.9)), box((-0.25, 0.28, 0.22), (0.25, 0.3, 0.62)))
     out.add(m.metal(rng), bar((-0.24, 0.33, 0.68), (0.24, 0.33, 0.68), 0.011))
     knob = cylinder(0.018, 0, 0.03, 10)
-    out.add(m.plastic(rng, dark=True), *(knob.moved((x, 0.29, 0.8), turn(pitch=-np.pi / 2)) for x in np.linspace(-0.22, 0.22, 5)))
+    out.add(
+        m.plastic(rng, dark=True),
+        *(knob.moved((x, 0.29, 0.8), turn(pitch=-np.pi / 2)) for x in np.linspace(-0.22, 0.22, 5)),
+    )
     ring = Material("plain", m.hsv(0, 0, 0.3))
     for x in (-0.14, 0.14):
         for y in (-0.13, 0.13):
@@ -63,28 +72,43 @@ def _tap(out: Model, material: Material, y: float, z: float, reach: float = 0.14
     out.add(material, bar((0, y + reach, z + 0.145), (0, y + reach, z + 0.11), 0.01))
 
 
-def _basin(half_width: float, half_depth: float, top: float, deep: float) -> list[tuple[float, float]]:
-    return [(0, top - deep), (half_width * 0.5, top - deep), (half_width * 0.8, top - deep * 0.5), (half_width * 0.9, top),
-            (half_width, top), (half_width, top - 0.03), (half_width * 0.6, top - deep - 0.03), (0, top - deep - 0.03)]  # fmt: skip
+def _basin(half_width: float, top: float, deep: float) -> list[tuple[float, float]]:
+    low, a = top - deep, half_width
+    inside = [(0, low), (a * 0.5, low), (a * 0.8, top - deep * 0.5), (a * 0.9, top), (a, top)]
+    return [*inside, (a, top - 0.03), (a * 0.6, low - 0.03), (0, low - 0.03)]
 
 
 def sink(rng: Rng, kitchen: bool = False, body: Material | None = None, top: Material | None = None) -> Model:
     """A washbasin on a pedestal or a cabinet, or a kitchen unit with a sunken basin."""
     out = Model("sink")
     if kitchen:
-        body, top, steel = body or m.board(rng), top or m.stone(rng), Material("plain", m.hsv(0.6, 0.03, 0.7), gloss=0.5)
+        body, top, steel = (
+            body or m.board(rng),
+            top or m.stone(rng),
+            Material("plain", m.hsv(0.6, 0.03, 0.7), gloss=0.5),
+        )
         drawers(out, body, m.metal(rng), (-0.4, 0.4), (-0.29, 0.29), (0.1, 0.7), 1, 2, True)
-        for x0, x1, y0, y1 in ((-0.4, -0.27, -0.3, 0.31), (0.27, 0.4, -0.3, 0.31), (-0.27, 0.27, -0.3, -0.18), (-0.27, 0.27, 0.2, 0.31)):
+        for x0, x1, y0, y1 in (
+            (-0.4, -0.27, -0.3, 0.31),
+            (0.27, 0.4, -0.3, 0.31),
+            (-0.27, 0.27, -0.3, -0.18),
+            (-0.27, 0.27, 0.2, 0.31),
+        ):
             out.add(top, box((x0, y0, 0.861), (x1, y1, 0.9)))
         out.add(body, box((-0.4, -0.29, 0.7), (0.4, -0.2, 0.86)), box((-0.4, 0.22, 0.7), (0.4, 0.29, 0.86)))
         out.add(steel, box((-0.26, -0.17, 0.72), (0.26, 0.19, 0.73)))
-        for x0, x1, y0, y1 in ((-0.28, -0.26, -0.19, 0.21), (0.26, 0.28, -0.19, 0.21), (-0.28, 0.28, -0.19, -0.17), (-0.28, 0.28, 0.19, 0.21)):
+        for x0, x1, y0, y1 in (
+            (-0.28, -0.26, -0.19, 0.21),
+            (0.26, 0.28, -0.19, 0.21),
+            (-0.28, 0.28, -0.19, -0.17),
+            (-0.28, 0.28, 0.19, 0.21),
+        ):
             out.add(steel, box((x0, y0, 0.72), (x1, y1, 0.905)))
         _tap(out, steel, -0.24, 0.9, 0.18)
         return out
     white, w, h = m.ceramic(rng), m.between(rng, 0.25, 0.34), m.between(rng, 0.8, 0.88)
     ratio = m.between(rng, 0.75, 0.95)
-    out.add(white, lathe(_basin(w, w * ratio, h, 0.13), 28).scaled(1, ratio).moved((0, 0.05, 0)))
+    out.add(white, lathe(_basin(w, h, 0.13), 28).scaled(1, ratio).moved((0, 0.05, 0)))
     out.add(white, box((-w * 0.8, -w * ratio, h - 0.06), (w * 0.8, -w * ratio + 0.12, h)))
     if m.chance(rng, 0.55):
         out.add(white, lathe([(0.13, 0), (0.08, 0.1), (0.07, h - 0.2), (0.12, h - 0.1)], 16))
@@ -146,7 +170,9 @@ def tv(rng: Rng, hung: bool = False) -> Model:
     if not hung:
         out.add(black, box((-w * 0.25, -0.11, 0), (w * 0.25, 0.11, 0.012)), box((-0.04, -0.02, 0), (0.04, 0.01, 0.1)))
     out.add(black, box((-w / 2, -0.03, lift), (w / 2, 0.02, lift + h)))
-    return out.add(clutter.screen(rng), box((-w / 2 + 0.012, 0.015, lift + 0.015), (w / 2 - 0.012, 0.023, lift + h - 0.012)))
+    return out.add(
+        clutter.screen(rng), box((-w / 2 + 0.012, 0.015, lift + 0.015), (w / 2 - 0.012, 0.023, lift + h - 0.012))
+    )
 
 
 def picture(rng: Rng) -> Model:
@@ -159,10 +185,14 @@ def picture(rng: Rng) -> Model:
         out.add(frame, box((x0, -0.015, z0), (x1, 0.015, z1)))
     first, second = (m.hsv(m.between(rng, 0, 1), m.between(rng, 0.1, 0.8), m.between(rng, 0.2, 0.95)) for _ in range(2))
     kind = m.pick(rng, "painting", "painting", "stripes", "checks", "flowers")
-    art = Material(kind, first, second, m.between(rng, 0.08, 0.25), int(rng.choice([0, 2])), shift=m.between(rng, 0, 40))
+    art = Material(
+        kind, first, second, m.between(rng, 0.08, 0.25), int(rng.choice([0, 2])), shift=m.between(rng, 0, 40)
+    )
     if m.chance(rng, 0.4):
         mat = min(w, h) * 0.16
-        out.add(Material("plain", m.hsv(0.1, 0.03, 0.95)), box((-x + edge, -0.012, -z + edge), (x - edge, 0.004, z - edge)))
+        out.add(
+            Material("plain", m.hsv(0.1, 0.03, 0.95)), box((-x + edge, -0.012, -z + edge), (x - edge, 0.004, z - edge))
+        )
         return out.add(art, box((-x + edge + mat, 0, -z + edge + mat), (x - edge - mat, 0.007, z - edge - mat)))
     return out.add(art, box((-x + edge, -0.012, -z + edge), (x - edge, 0.006, z - edge)))
 
@@ -170,7 +200,7 @@ def picture(rng: Rng) -> Model:
 def mirror(rng: Rng) -> Model:
     """A mirror is an opaque bright plate here: depth stops at it, as with a covered one."""
     out, w, h = Model("mirror"), m.between(rng, 0.4, 0.7), m.between(rng, 0.6, 1.0)
-    glass = Material("painting", m.hsv(0.55, 0.12, 0.8), m.hsv(0.6, 0.1, 0.62), 0.8, gloss=0.8)
+    glass = Material("clouds", m.hsv(0.55, 0.12, 0.8), m.hsv(0.6, 0.1, 0.62), 0.8, gloss=0.8)
     frame = m.wood(rng) if m.chance(rng, 0.6) else m.metal(rng)
     if m.chance(rng, 0.4):
         disc = cylinder(w / 2, -0.012, 0.012, 28).moved((0, 0, 0), turn(pitch=np.pi / 2))
@@ -196,7 +226,9 @@ def towel(rng: Rng) -> Model:
     steel, material = m.metal(rng), m.cloth(rng, 0.4)
     out.add(steel, bar((-w * 0.62, 0.03, 0), (w * 0.62, 0.03, 0), 0.01))
     out.add(steel, *(bar((s * w * 0.6, -0.04, 0), (s * w * 0.6, 0.03, 0), 0.012) for s in (-1, 1)))
-    out.add(material, box((-w / 2, 0.042, -h), (w / 2, 0.055, 0.01)), box((-w / 2, 0.005, -h * 0.7), (w / 2, 0.018, 0.01)))
+    out.add(
+        material, box((-w / 2, 0.042, -h), (w / 2, 0.055, 0.01)), box((-w / 2, 0.005, -h * 0.7), (w / 2, 0.018, 0.01))
+    )
     return out.add(material, box((-w / 2, 0.005, 0.008), (w / 2, 0.055, 0.02)))
 
 
@@ -206,7 +238,12 @@ def curtain(rng: Rng, width: float, height: float) -> Model:
     x = np.linspace(-width / 2, width / 2, max(10, int(width * 28)))
     y = 0.025 * np.sin(2 * np.pi * x / m.between(rng, 0.1, 0.16))
     for k in range(len(x) - 1):
-        corners = [(x[k], y[k] - 0.004), (x[k + 1], y[k + 1] - 0.004), (x[k + 1], y[k + 1] + 0.004), (x[k], y[k] + 0.004)]
+        corners = [
+            (x[k], y[k] - 0.004),
+            (x[k + 1], y[k + 1] - 0.004),
+            (x[k + 1], y[k + 1] + 0.004),
+            (x[k], y[k] + 0.004),
+        ]
         out.add(material, prism([(float(a), float(b)) for a, b in corners], 0.03, height))
     return out
 
@@ -225,8 +262,3 @@ def rug(rng: Rng) -> Model:
     border = Material("fabric", m.tone(base, 0.5), m.tone(base, 0.4), 0.06)
     out.add(border, box((-w / 2, -d / 2, 0.001), (w / 2, d / 2, 0.006)))
     return out.add(material, box((-w / 2 + 0.08, -d / 2 + 0.08, 0.002), (w / 2 - 0.08, d / 2 - 0.08, 0.007)))
-
-
-def counter_top(out: Model) -> Support | None:
-    """The first support of a model, if it has one."""
-    return out.supports[0] if out.supports else None

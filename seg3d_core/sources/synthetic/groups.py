@@ -10,6 +10,7 @@ from . import clutter, fixtures, seating, storage
 from . import model as m
 from .model import Model, Rng
 from .room import Piece, Placer, Wall
+from .surfaces import Material
 from .tops import Top
 
 Group = Callable[[Placer, Rng], None]
@@ -29,8 +30,10 @@ def desk_group(placer: Placer, rng: Rng) -> None:
     desk = placer.against_wall(storage.desk(rng), gap=0.03)
     if desk is None:
         return
-    chair = seating.office_chair(rng) if m.chance(rng, 0.7) else seating.chair(rng)
-    _seat_at(placer, desk, chair, m.between(rng, -0.15, 0.15), 1, rng)
+    for reach in (0.15, 0.3, 0.4):
+        chair = seating.office_chair(rng) if m.chance(rng, 0.75) else seating.chair(rng)
+        if _seat_at(placer, desk, chair, m.between(rng, -reach, reach), 1, rng) is not None:
+            break
     if m.chance(rng, 0.5):
         low, high = desk.model.bounds()
         side = float(rng.choice([-1.0, 1.0]))
@@ -39,8 +42,7 @@ def desk_group(placer: Placer, rng: Rng) -> None:
 
 
 def dining_group(placer: Placer, rng: Rng) -> None:
-    label = "table"
-    table = placer.in_the_open(storage.table(rng, label), margin=0.6) or placer.in_the_open(storage.table(rng, label, 1.1))
+    table = placer.in_the_open(storage.table(rng), margin=0.6) or placer.in_the_open(storage.table(rng, width=1.1))
     if table is None:
         return
     low, high = table.model.bounds()
@@ -129,7 +131,9 @@ def kitchen_group(placer: Placer, rng: Rng) -> None:
     rooms_walls = sorted(placer.room.walls, key=lambda w: -w.length)
     body, top = m.board(rng), m.stone(rng) if m.chance(rng, 0.6) else m.board(rng)
     parts: list[Model] = [fixtures.sink(rng, True, body, top), fixtures.stove(rng)]
-    parts += [storage.kitchen_cabinet(rng, body, top, m.between(rng, 0.45, 0.9)) for _ in range(int(rng.integers(1, 4)))]
+    parts += [
+        storage.kitchen_cabinet(rng, body, top, m.between(rng, 0.45, 0.9)) for _ in range(int(rng.integers(1, 4)))
+    ]
     parts = [parts[int(i)] for i in rng.permutation(len(parts))]
     if m.chance(rng, 0.85):
         parts.insert(0 if m.chance(rng, 0.5) else len(parts), fixtures.refrigerator(rng))
@@ -138,7 +142,7 @@ def kitchen_group(placer: Placer, rng: Rng) -> None:
             return
 
 
-def _kitchen_row(placer: Placer, rng: Rng, wall: Wall, parts: list[Model], body: m.Material, top: m.Material) -> bool:
+def _kitchen_row(placer: Placer, rng: Rng, wall: Wall, parts: list[Model], body: Material, top: Material) -> bool:
     u = 0.05 if m.chance(rng, 0.5) else max(0.05, wall.length - 0.05 - sum(_width(p) + 0.004 for p in parts))
     placed = 0
     for part in parts:
@@ -253,12 +257,24 @@ def _maybe(rng: Rng, *groups: tuple[Group, float]) -> list[Group]:
 # The main groups of each kind of room, largest first, so that they find a place.
 GROUPS: dict[str, Callable[[Rng], list[Group]]] = {
     "living": lambda rng: _maybe(rng, (living_group, 1), (dining_group, 0.35), (bookshelf, 0.7)),
-    "bedroom": lambda rng: _maybe(rng, (bed_group, 1), (_chest("wardrobe"), 0.75), (_chest("dresser"), 0.5), (desk_group, 0.35)),
-    "office": lambda rng: _maybe(rng, (desk_group, 1), (desk_group, 0.6), (bookshelf, 0.9), (_chest("cabinet"), 0.6), (desk_group, 0.3)),
+    "bedroom": lambda rng: _maybe(
+        rng, (bed_group, 1), (_chest("wardrobe"), 0.75), (_chest("dresser"), 0.5), (desk_group, 0.35)
+    ),
+    "office": lambda rng: _maybe(
+        rng, (desk_group, 1), (desk_group, 0.6), (bookshelf, 0.9), (_chest("cabinet"), 0.6), (desk_group, 0.3)
+    ),
     "kitchen": lambda rng: _maybe(rng, (kitchen_group, 1), (dining_group, 0.85), (_chest("cabinet"), 0.3)),
     "bathroom": lambda rng: _maybe(rng, (bathroom_group, 1)),
-    "studio": lambda rng: _maybe(rng, (bed_group, 0.85), (kitchen_group, 0.6), (living_group, 0.5), (desk_group, 0.7), (dining_group, 0.4), (bookshelf, 0.6)),
-}  # fmt: skip
+    "studio": lambda rng: _maybe(
+        rng,
+        (bed_group, 0.85),
+        (kitchen_group, 0.6),
+        (living_group, 0.5),
+        (desk_group, 0.7),
+        (dining_group, 0.4),
+        (bookshelf, 0.6),
+    ),
+}
 
 _COMMON = [plant, floor_lamp, trash_can, box_stack, ball, stool, rug, radiator, chair, basket]
 FILLERS: dict[str, list[Group]] = {
@@ -328,9 +344,16 @@ def _small_box(rng: Rng) -> Model:
     return clutter.box_thing(rng, small=True)
 
 
-_DEFAULT_MENU: list[Callable[[Rng], Model]] = [clutter.book, clutter.vase, _small_plant, clutter.table_lamp, _small_box, clutter.bowl]
+_DEFAULT_MENU: list[Callable[[Rng], Model]] = [
+    clutter.book,
+    clutter.vase,
+    _small_plant,
+    clutter.table_lamp,
+    _small_box,
+    clutter.bowl,
+]
 _MENUS: dict[str, list[Callable[[Rng], Model]]] = {
-    "table": [clutter.cup, clutter.cup, clutter.bowl, clutter.bottle, clutter.book, clutter.vase, clutter.laptop, _small_box],
+    "table": [clutter.cup, clutter.cup, clutter.bowl, clutter.bottle, clutter.book, clutter.vase, clutter.laptop],
     "coffee table": [clutter.cup, clutter.book, clutter.book, clutter.bowl, clutter.vase, _small_box],
     "desk": [clutter.book, clutter.book, clutter.cup, clutter.bottle, _small_plant, _small_box],
     "kitchen cabinet": [clutter.bowl, clutter.bottle, clutter.cup, fixtures.microwave, _small_box, clutter.bottle],

@@ -20,7 +20,7 @@ class Solid:
     triangles: Array
     normals: Array
 
-    def moved(self, offset: Sequence[float], rotation: Array | None = None) -> Solid:
+    def moved(self, offset: Sequence[float] | Array, rotation: Array | None = None) -> Solid:
         """Rotated by (3, 3), then shifted by (3,)."""
         if rotation is None:
             return Solid(self.triangles + np.asarray(offset, float), self.normals)
@@ -136,16 +136,15 @@ def sphere(radius: float, sides: int = 16) -> Solid:
 def torus(radius: float, thickness: float, sides: int = 20) -> Solid:
     """A ring in the plane z = 0; `thickness` is the radius of its tube."""
     t = np.linspace(0, 2 * np.pi, 9)
-    return lathe(
-        [(radius + thickness * float(np.cos(a)), thickness * float(np.sin(a))) for a in t], sides, smooth=True
-    )
+    return lathe([(radius + thickness * float(np.cos(a)), thickness * float(np.sin(a))) for a in t], sides, smooth=True)
 
 
 def cushion(width: float, depth: float, height: float, roundness: float = 0.35) -> Solid:
     """A superellipsoid about the origin: a box with soft edges; `roundness` 1 is an ellipsoid, 0.2 nearly a box."""
 
     def power(x: Array, e: float) -> Array:
-        return np.sign(x) * np.abs(x) ** e
+        # Rounding at the poles would be blown up by the power.
+        return np.sign(x) * np.where(np.abs(x) < 1e-9, 0, np.abs(x)) ** e
 
     u = np.linspace(-np.pi / 2, np.pi / 2, 9)[:, None]
     v = np.linspace(-np.pi, np.pi, 21)[None]

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
+import importlib
 import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -22,7 +25,13 @@ class Hits:
     weights: Array
 
 
-Caster = Callable[[Array, Array], Hits]
+@dataclass(frozen=True)
+class Caster:
+    """`nearest` of origins (n, 3) and directions (n, 3) finds the first triangle on each ray; `is_free`, bool (n,),
+    says whether nothing lies on the way from each origin to origin + direction."""
+
+    nearest: Callable[[Array, Array], Hits]
+    is_free: Callable[[Array, Array], Array]
 
 
 def require_caster() -> str:
@@ -34,7 +43,7 @@ def require_caster() -> str:
 
 
 def ray_caster(triangles: Array) -> Caster:
-    """A function of origins (n, 3) and directions (n, 3) that finds the nearest hit among triangles (F, 3, 3)."""
+    """Rays against triangles (F, 3, 3)."""
     return _embree(triangles) if require_caster() == "embreex" else _open3d(triangles)
 
 
@@ -46,7 +55,7 @@ def _embree(triangles: Array) -> Caster:
     # The mesh is held by the closure: Embree reads it for as long as the scene lives.
     mesh = TriangleMesh(scene, np.ascontiguousarray(triangles, np.float32))
 
-    def cast(origins: Array, directions: Array, _mesh: object = mesh) -> Hits:
+    def nearest(origins: Array, directions: Array, _mesh: object = mesh) -> Hits:
         if not len(origins):
             return Hits(np.empty(0, np.float32), np.empty(0, np.int32), np.empty((0, 2), np.float32))
         found = scene.run(
@@ -56,22 +65,46 @@ def _embree(triangles: Array) -> Caster:
         distance = np.where(hit, found["tfar"], np.float32(np.inf))
         return Hits(distance, found["primID"], np.stack([found["u"], found["v"]], 1))
 
-    return cast
+    def is_free(origins: Array, directions: Array, _mesh: object = mesh) -> Array:
+        if not len(origins):
+            return np.empty(0, bool)
+        start, way = np.ascontiguousarray(origins, np.float32), np.ascontiguousarray(directions, np.float32)
+        return scene.run(start, way, dists=np.ones(len(start), np.float32), query="OCCLUDED") < 0
+
+    return Caster(nearest, is_free)
+
+
+def _load_open3d() -> Any:
+    """Open3D wants libusb although nothing here uses it; where the system has none, a pip package brings it."""
+    if importlib.util.find_spec("libusb_package") is not None:
+        library = importlib.import_module("libusb_package").get_library_path()
+        ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)
+    try:
+        return importlib.import_module("open3d")
+    except (ImportError, OSError) as error:
+        raise SourceError(
+            f"open3d, which casts the rays of synthetic rooms here, does not load ({error}): "
+            "pip install libusb-package, or install what the message names"
+        ) from error
 
 
 def _open3d(triangles: Array) -> Caster:
-    import open3d as o3d
-
+    o3d = _load_open3d()
     scene = o3d.t.geometry.RaycastingScene()
     vertices = o3d.core.Tensor(np.ascontiguousarray(triangles.reshape(-1, 3), np.float32))
     faces = o3d.core.Tensor(np.arange(3 * len(triangles), dtype=np.uint32).reshape(-1, 3))
     scene.add_triangles(vertices, faces)
 
-    def cast(origins: Array, directions: Array) -> Hits:
-        rays = np.concatenate([origins, directions], 1).astype(np.float32)
-        found = scene.cast_rays(o3d.core.Tensor(rays))
+    def rays(origins: Array, directions: Array) -> Any:
+        return o3d.core.Tensor(np.concatenate([origins, directions], 1).astype(np.float32))
+
+    def nearest(origins: Array, directions: Array) -> Hits:
+        found = scene.cast_rays(rays(origins, directions))
         distance = found["t_hit"].numpy()
         triangle = np.where(np.isfinite(distance), found["primitive_ids"].numpy().astype(np.int64), -1)
         return Hits(distance, triangle.astype(np.int32), found["primitive_uvs"].numpy())
 
-    return cast
+    def is_free(origins: Array, directions: Array) -> Array:
+        return ~scene.test_occlusions(rays(origins, directions), 0.0, 1.0).numpy()
+
+    return Caster(nearest, is_free)

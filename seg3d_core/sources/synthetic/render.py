@@ -48,14 +48,14 @@ class Scene:
                 yaw.append(np.full(count, angle))
         self.triangles = np.concatenate(corners).astype(np.float32)
         self.instance = np.concatenate(instance)
-        self._local = np.concatenate(local).astype(np.float32)
-        self._normals = np.concatenate(normals).astype(np.float32)
+        # Place and normal of each corner in its object's frame, side by side: one look-up per hit.
+        self._corners = np.concatenate([np.concatenate(local), np.concatenate(normals)], 2).astype(np.float32)
         self._material = np.concatenate(material)
         turned = np.concatenate(yaw)
         self._turn = np.stack([np.cos(turned), np.sin(turned)], 1).astype(np.float32)
         self._palette = Palette(list(index))
         self._lights = np.array(room.lights or [(room.width / 2, room.depth / 2, room.height - 0.3, 1.0)], np.float32)
-        self.cast = ray_caster(self.triangles)
+        self.rays = ray_caster(self.triangles)
 
     def render(self, camera: Camera, T_world_camera: Array) -> Picture:
         """What a camera sees; depth and instance are those of the pixels' centres, colour is smoothed at edges."""
@@ -67,7 +67,9 @@ class Scene:
         hit = hits.triangle >= 0
         depth = np.where(hit, hits.distance, 0).astype(np.float32).reshape(shape)
         instance = np.where(hit, self.instance[hits.triangle], 0).astype(np.int32).reshape(shape)
-        edge = self._edges(depth, np.where(hit, self._material[hits.triangle], -1).reshape(shape), cosine.reshape(shape))
+        edge = self._edges(
+            depth, np.where(hit, self._material[hits.triangle], -1).reshape(shape), cosine.reshape(shape)
+        )
         rows = np.flatnonzero(edge)
         if len(rows):
             fine = (pixels[rows, None] + _SUBSAMPLES[None]).reshape(-1, 2)
@@ -82,22 +84,21 @@ class Scene:
 
     def _shoot(self, camera: Camera, T_world_camera: Array, pixels: Array) -> tuple[Hits, Array]:
         """Rays whose direction has length 1 along the optical axis, so that distances are depths."""
-        rays = np.empty((len(pixels), 3))
-        rays[:, 0] = (pixels[:, 0] - camera.cx) / camera.fx
-        rays[:, 1] = (pixels[:, 1] - camera.cy) / camera.fy
-        rays[:, 2] = 1.0
-        rays = (rays @ T_world_camera[:3, :3].T).astype(np.float32)
+        right, down, forward = T_world_camera[:3, :3].T.astype(np.float32)
+        x = ((pixels[:, :1] - camera.cx) / camera.fx).astype(np.float32)
+        y = ((pixels[:, 1:] - camera.cy) / camera.fy).astype(np.float32)
+        rays = x * right + y * down + forward
         origins = np.broadcast_to(T_world_camera[:3, 3].astype(np.float32), rays.shape)
-        return self.cast(origins, rays), rays
+        return self.rays.nearest(origins, rays), rays
 
     def _shade_hits(self, camera: Camera, T_world_camera: Array, hits: Hits, rays: Array) -> tuple[Array, Array]:
         colour, cosine = np.zeros((len(rays), 3), np.float32), np.zeros(len(rays), np.float32)
         rows = np.flatnonzero(hits.triangle >= 0)
         triangle, depth, ray = hits.triangle[rows], hits.distance[rows], rays[rows]
         points = ray * depth[:, None] + T_world_camera[:3, 3].astype(np.float32)
-        view = -ray / np.sqrt((ray * ray).sum(1, keepdims=True))
+        view = -ray / _length(ray)
         colour[rows], normals = self.shade(triangle, hits.weights[rows], points, view, depth / np.float32(camera.fx))
-        cosine[rows] = (normals * view).sum(1)
+        cosine[rows] = _dot(normals, view)
         return colour, cosine
 
     def shade(self, triangle: Array, weights: Array, points: Array, view: Array, width: Array) -> tuple[Array, Array]:
@@ -106,13 +107,13 @@ class Scene:
         `weights` (n, 2) are barycentric, `view` (n, 3) the unit directions to the viewer, and `width` (n,) the side
         of a pixel there in metres, for a surface that faces the viewer.
         """
-        local = _blend(self._local, triangle, weights)
-        local_normals = _blend(self._normals, triangle, weights)
-        local_normals /= np.sqrt((local_normals * local_normals).sum(1, keepdims=True)) + np.float32(1e-9)
+        both = _blend(self._corners, triangle, weights)
+        local, local_normals = both[:, :3], both[:, 3:]
+        local_normals /= _length(local_normals)
         cos, sin = self._turn[triangle, 0], self._turn[triangle, 1]
         x, y = local_normals[:, 0], local_normals[:, 1]
         normals = np.stack([cos * x - sin * y, sin * x + cos * y, local_normals[:, 2]], 1)
-        facing = (normals * view).sum(1)
+        facing = _dot(normals, view)
         normals *= np.where(facing < 0, np.float32(-1), np.float32(1))[:, None]
         material = self._material[triangle]
         stretched = width / np.maximum(np.abs(facing), 0.12) ** np.float32(0.7)
@@ -129,16 +130,16 @@ class Scene:
         start = points + normals * np.float32(2e-3)
         for x, y, z, strength in self._lights:
             to = np.array([x, y, z], np.float32) - start
-            square = (to * to).sum(1)
-            unit = to / np.sqrt(square)[:, None]
-            cosine = (normals * unit).sum(1)
-            rows = np.flatnonzero(cosine > 0)
-            free = rows[self.cast(start[rows], to[rows]).distance >= 1]
-            reach = np.float32(strength * 4.2) / (2.2 + square[free])
-            total[free] += reach * cosine[free]
-            half = unit[free] + view[free]
-            half /= np.sqrt((half * half).sum(1, keepdims=True)) + np.float32(1e-9)
-            shine[free] += reach * np.maximum((half * normals[free]).sum(1), 0) ** 48
+            square = _dot(to, to)
+            distance = np.sqrt(square)
+            cosine = _dot(normals, to) / distance
+            lit = cosine > 0
+            lit[lit] = self.rays.is_free(start[lit], to[lit])
+            reach = np.where(lit, np.float32(strength * 4.6) / (np.float32(2.2) + square), np.float32(0))
+            total += reach * cosine
+            half = to / distance[:, None] + view
+            half /= _length(half)
+            shine += reach * _power48(np.maximum(_dot(half, normals), 0))
         return total[:, None], shine
 
     @staticmethod
@@ -157,10 +158,26 @@ class Scene:
         return edge
 
 
+def _dot(a: Array, b: Array) -> Array:
+    return np.einsum("ij,ij->i", a, b)
+
+
+def _length(vectors: Array) -> Array:
+    """(n, 1), never 0."""
+    return np.sqrt(_dot(vectors, vectors))[:, None] + np.float32(1e-9)
+
+
+def _power48(x: Array) -> Array:
+    """x to the 48th, by squaring: `**` is many times slower."""
+    x16 = ((x * x) ** 2) ** 2
+    x16 = x16 * x16
+    return x16 * x16 * x16
+
+
 def _blend(corners: Array, triangle: Array, weights: Array) -> Array:
-    """Values of corners (F, 3, 3) at barycentric weights (n, 2) of triangles (n,)."""
-    c, u, v = corners[triangle], weights[:, :1], weights[:, 1:]
-    return c[:, 0] * (1 - u - v) + c[:, 1] * u + c[:, 2] * v
+    """Values (n, c) of corners (F, 3, c) at barycentric weights (n, 2) of triangles (n,)."""
+    u, v = weights[:, 0], weights[:, 1]
+    return np.einsum("nij,ni->nj", corners[triangle], np.stack([1 - u - v, u, v], 1))
 
 
 def to_srgb(linear: Array) -> Array:

@@ -33,6 +33,9 @@ class Footprint:
         """Whether the two come nearer than `margin`, by the separating axes of two rectangles."""
         if self.z0 >= other.z1 or other.z0 >= self.z1:
             return False
+        reach = np.hypot(self.half_x, self.half_y) + np.hypot(other.half_x, other.half_y) + margin
+        if np.hypot(self.x - other.x, self.y - other.y) > reach:
+            return False
         a, b = self.corners(), other.corners()
         for yaw in (self.yaw, other.yaw):
             for axis in ((np.cos(yaw), np.sin(yaw)), (-np.sin(yaw), np.cos(yaw))):
@@ -151,9 +154,7 @@ class Placer:
         """The share of the floor that furniture covers."""
         return self._filled / self.room.area
 
-    def place(
-        self, model: Model, x: float, y: float, yaw: float, z: float = 0.0, margin: float = 0.02
-    ) -> Piece | None:
+    def place(self, model: Model, x: float, y: float, yaw: float, z: float = 0.0, margin: float = 0.02) -> Piece | None:
         """The placed piece with everything on it, or None where it does not fit."""
         low, high = model.bounds()
         c, s = float(np.cos(yaw)), float(np.sin(yaw))
@@ -163,10 +164,10 @@ class Placer:
         if high[2] + z > self.room.height or not self.room.is_inside(foot):
             return None
         if model.label == "rug":
-            others = [p.footprint for p in self.room.pieces if p.label == "rug"]
+            others = [p.footprint for p in self.room.pieces if p.label == "rug" and p.footprint is not None]
         else:
             others = self.room.obstacles() + self.room.clear
-        if any(foot.overlaps(other, margin) for other in others if other is not None):
+        if any(foot.overlaps(other, margin) for other in others):
             return None
         if z < 0.5 and model.label != "rug":
             self._filled += 4 * hx * hy
@@ -184,7 +185,12 @@ class Placer:
         return piece
 
     def against_wall(
-        self, model: Model, z: float = 0.0, gap: float = 0.02, tries: int = 25, wall: Wall | None = None,
+        self,
+        model: Model,
+        z: float = 0.0,
+        gap: float = 0.02,
+        tries: int = 25,
+        wall: Wall | None = None,
         wobble: float = 0.02,
     ) -> Piece | None:
         """Somewhere along a wall, its back to it, turned by up to `wobble` radians."""  # fmt: skip

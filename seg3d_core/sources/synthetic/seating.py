@@ -160,8 +160,10 @@ def couch(rng: Rng, label: str = "couch", seats: int = 0) -> Model:
         shape = cushion(one * 0.95, 0.18, back - h, 0.4)
         out.add(inner, shape.moved((x, thick - d / 2 + 0.05, (back + h) / 2 + 0.04), turn(pitch=0.15)))
     if m.chance(rng, 0.75):
-        for s in (-1, 1)[: int(rng.integers(1, 3))]:
-            out.children.append(_thrown(rng, s * (w / 2 - arm - 0.22), thick - d / 2 + 0.3, h + 0.05))
+        for s in (-1, 1)[: int(rng.integers(1, 3)) if seats > 1 else 1]:
+            out.children.append(
+                _thrown(rng, s * max(0.0, w / 2 - arm - (0.22 if seats > 1 else 0.36)), thick - d / 2 + 0.3, h + 0.05)
+            )
     return out
 
 
@@ -181,7 +183,11 @@ def armchair(rng: Rng) -> Model:
     for s in (-1, 1):
         x = s * w * 0.46
         out.add(frame, box((x - 0.03, -d * 0.4, h + 0.2), (x + 0.03, d * 0.4, h + 0.235)))
-        out.add(frame, bar((x, d * 0.36, 0), (x, d * 0.36, h + 0.2), 0.02), bar((x, -d * 0.4, 0.1), (x, -d * 0.4, h + 0.2), 0.02))
+        out.add(
+            frame,
+            bar((x, d * 0.36, 0), (x, d * 0.36, h + 0.2), 0.02),
+            bar((x, -d * 0.4, 0.1), (x, -d * 0.4, h + 0.2), 0.02),
+        )
     return out
 
 

@@ -50,7 +50,9 @@ class SyntheticSource:
         if seed < 0:
             raise SourceError(f"seed must be 0 or more for a synthetic room, not {seed}")
         if frames < 1 or not (8 <= width <= 4096 and 8 <= height <= 4096):
-            raise SourceError(f"a synthetic room needs 1 frame or more of 8 to 4096 pixels a side, not {frames} of {width}x{height}")
+            raise SourceError(
+                f"a synthetic room needs 1 frame or more of 8 to 4096 pixels a side, not {frames} of {width}x{height}"
+            )
         if not rate > 0:
             raise SourceError(f"rate must be above 0 frames per second, not {rate}")
         if motion not in MOTIONS:

@@ -21,17 +21,7 @@ def table(rng: Rng, label: str = "table", width: float = 0.0) -> Model:
     top = m.stone(rng) if m.chance(rng, 0.15) else m.board(rng)
     frame = top if m.chance(rng, 0.5) else (m.metal(rng) if m.chance(rng, 0.5) else m.board(rng, 2))
     if m.chance(rng, 0.35) and not width:
-        r = m.between(rng, 0.35, 0.5) if low else m.between(rng, 0.42, 0.62)
-        stretch = m.between(rng, 1.2, 1.5) if m.chance(rng, 0.3) else 1.0
-        out.add(top, cylinder(r, h - thick, h, 32).scaled(stretch, 1))
-        if m.chance(rng, 0.5):
-            base = [(0, 0), (r * 0.6, 0), (r * 0.55, 0.03), (0.06, 0.08), (0.05, h - 0.1), (r * 0.4, h - thick), (0, h - thick)]
-            out.add(frame, lathe(base, 20))
-        else:
-            legs(out, frame, r * 1.35 * stretch, r * 1.35, h - thick, m.pick(rng, "round", "slanted"), 0.03)
-        q = r * 0.68
-        out.supports.append(Support(-q * stretch, q * stretch, -q, q, h))
-        return out
+        return _round_table(rng, out, top, frame, h, thick)
     w = width or (m.between(rng, 0.8, 1.25) if low else m.between(rng, 1.1, 2.0))
     d = m.between(rng, 0.5, 0.65) if low else m.between(rng, 0.7, 0.95)
     out.add(top, box((-w / 2, -d / 2, h - thick), (w / 2, d / 2, h)))
@@ -53,6 +43,28 @@ def table(rng: Rng, label: str = "table", width: float = 0.0) -> Model:
     return out
 
 
+def _round_table(rng: Rng, out: Model, top: Material, frame: Material, h: float, thick: float) -> Model:
+    r = m.between(rng, 0.35, 0.5) if h < 0.6 else m.between(rng, 0.42, 0.62)
+    stretch = m.between(rng, 1.2, 1.5) if m.chance(rng, 0.3) else 1.0
+    out.add(top, cylinder(r, h - thick, h, 32).scaled(stretch, 1))
+    if m.chance(rng, 0.5):
+        base = [
+            (0, 0),
+            (r * 0.6, 0),
+            (r * 0.55, 0.03),
+            (0.06, 0.08),
+            (0.05, h - 0.1),
+            (r * 0.4, h - thick),
+            (0, h - thick),
+        ]
+        out.add(frame, lathe(base, 20))
+    else:
+        legs(out, frame, r * 1.35 * stretch, r * 1.35, h - thick, m.pick(rng, "round", "slanted"), 0.03)
+    q = r * 0.68
+    out.supports.append(Support(-q * stretch, q * stretch, -q, q, h))
+    return out
+
+
 def desk(rng: Rng) -> Model:
     out = Model("desk")
     w, d, h = m.between(rng, 1.1, 1.7), m.between(rng, 0.6, 0.78), m.between(rng, 0.71, 0.76)
@@ -69,7 +81,9 @@ def desk(rng: Rng) -> Model:
     if sides == "drawers":
         for s in (-1, 1)[: int(rng.integers(1, 3))]:
             x0, x1 = sorted((s * (w / 2 - 0.04), s * (w / 2 - 0.42)))
-            drawers(out, frame, m.metal(rng), (x0, x1), (-d * 0.45, d * 0.45), (0.1, h - 0.03), int(rng.integers(2, 5)), 1)
+            drawers(
+                out, frame, m.metal(rng), (x0, x1), (-d * 0.45, d * 0.45), (0.1, h - 0.03), int(rng.integers(2, 5)), 1
+            )
     out.supports.append(Support(-w / 2 + 0.08, w / 2 - 0.08, -d / 2 + 0.06, d / 2 - 0.06, h))
     return out
 
@@ -119,7 +133,10 @@ def chest(rng: Rng, label: str) -> Model:
     if label in ("tv stand", "nightstand") and m.chance(rng, 0.5):
         middle = foot + (h - foot) * 0.5
         drawers(out, body, grip, x, y, (foot, middle), 1, columns)
-        out.add(body, *(box((s * (w / 2 - 0.01) - 0.01, -d / 2, middle), (s * (w / 2 - 0.01) + 0.01, d / 2, h)) for s in (-1, 1)))
+        out.add(
+            body,
+            *(box((s * (w / 2 - 0.01) - 0.01, -d / 2, middle), (s * (w / 2 - 0.01) + 0.01, d / 2, h)) for s in (-1, 1)),
+        )
         out.add(body, box((-w / 2, -d / 2, middle), (w / 2, -d / 2 + 0.015, h)))
         out.supports.append(Support(-w * 0.4, w * 0.4, -d * 0.35, d * 0.35, middle, h - middle - 0.03))
     else:
@@ -138,7 +155,9 @@ def bookshelf(rng: Rng) -> Model:
     body, t = m.board(rng), m.between(rng, 0.018, 0.03)
     rows = max(2, round(h / m.between(rng, 0.33, 0.42)))
     columns = 1 if w < 0.9 else 2
-    out.add(body, *(box((x - t / 2, -d / 2, 0), (x + t / 2, d / 2, h)) for x in np.linspace(-w / 2, w / 2, columns + 1)))
+    out.add(
+        body, *(box((x - t / 2, -d / 2, 0), (x + t / 2, d / 2, h)) for x in np.linspace(-w / 2, w / 2, columns + 1))
+    )
     gap = (h - 0.06 - t) / rows
     out.add(body, *(box((-w / 2, -d / 2, z), (w / 2, d / 2, z + t)) for z in 0.06 + gap * np.arange(rows + 1)))
     if m.chance(rng, 0.75):

@@ -75,14 +75,22 @@ def _wall_materials(rng: Rng, kind: str) -> tuple[Material, Material | None]:
 def _floor_material(rng: Rng, kind: str) -> Material:
     shift, along = m.between(rng, 0, 40), int(rng.integers(2))
     wet = kind in ("bathroom", "kitchen")
-    style = m.pick(rng, "tiles", "tiles", "checks", "marble") if wet else m.pick(rng, "planks", "planks", "planks", "fabric", "tiles")
+    style = (
+        m.pick(rng, "tiles", "tiles", "checks", "marble")
+        if wet
+        else m.pick(rng, "planks", "planks", "planks", "fabric", "tiles")
+    )
     if style == "planks":
         base = m.hsv(m.between(rng, 0.05, 0.1), m.between(rng, 0.3, 0.6), m.between(rng, 0.4, 0.85))
         return Material("planks", base, m.tone(base, 0.6), m.between(rng, 0.08, 0.18), along, 0.12, shift=shift)
     base = m.hsv(m.between(rng, 0, 1), m.between(rng, 0.02, 0.3), m.between(rng, 0.4, 0.9))
     if style == "fabric":
         return Material("fabric", base, m.tone(base, 0.8), 0.05, along, 0.0, shift=shift)
-    second = m.hsv(0.1, 0.05, m.between(rng, 0.4, 0.7)) if style == "tiles" else m.hsv(m.between(rng, 0, 1), 0.1, m.between(rng, 0.2, 0.9))
+    second = (
+        m.hsv(0.1, 0.05, m.between(rng, 0.4, 0.7))
+        if style == "tiles"
+        else m.hsv(m.between(rng, 0, 1), 0.1, m.between(rng, 0.2, 0.9))
+    )
     size = 0.08 if style == "marble" else m.between(rng, 0.2, 0.5)
     return Material(style, base, second, size, along, 0.25, shift=shift)
 
@@ -138,8 +146,12 @@ def door(rng: Rng, w: float, h: float) -> Model:
     s = -1 if m.chance(rng, 0.5) else 1
     steel = m.metal(rng)
     out.add(steel, cylinder(0.025, 0, 0.015, 12).moved((s * (x - 0.08), face, 1.02), turn(pitch=-np.pi / 2)))
-    return out.add(steel, box((min(s * (x - 0.09), s * (x - 0.2)), face + 0.03, 1.01), (max(s * (x - 0.09), s * (x - 0.2)), face + 0.045, 1.03)),
-                   box((s * (x - 0.08) - 0.01, face, 1.01), (s * (x - 0.08) + 0.01, face + 0.045, 1.03)))  # fmt: skip
+    near, far = s * (x - 0.09), s * (x - 0.2)
+    return out.add(
+        steel,
+        box((min(near, far), face + 0.03, 1.01), (max(near, far), face + 0.045, 1.03)),
+        box((s * (x - 0.08) - 0.01, face, 1.01), (s * (x - 0.08) + 0.01, face + 0.045, 1.03)),
+    )
 
 
 def window(rng: Rng, w: float, h: float) -> Model:
@@ -154,7 +166,7 @@ def window(rng: Rng, w: float, h: float) -> Model:
         out.add(frame, box((c - 0.025, y0, 0), (c + 0.025, y1, h)))
     if m.chance(rng, 0.4):
         out.add(frame, box((-x, y0, h * 0.62), (x, y1 - 0.01, h * 0.62 + 0.03)))
-    sky = Material("painting", m.hsv(0.57, 0.25, 0.95), m.hsv(0.55, 0.05, 1.0), 1.5, gloss=0.3, glow=0.85,
+    sky = Material("clouds", m.hsv(0.57, 0.25, 0.95), m.hsv(0.55, 0.05, 1.0), 1.5, gloss=0.3, glow=0.85,
                    shift=m.between(rng, 0, 40))  # fmt: skip
     out.add(sky, box((-x + 0.01, y0 + 0.02, 0.01), (x - 0.01, y0 + 0.03, h - 0.01)))
     return out.add(m.lacquer(rng), box((-x - 0.05, -0.02, -0.03), (x + 0.05, 0.06, 0.0)))
@@ -186,9 +198,10 @@ def _wall_faces(wall: Wall, height: float) -> list[Solid]:
         out += [face(u, a, 0, height), face(a, b, z1, height)]
         if z0 > 0:
             out += [face(a, b, 0, z0)]
-        out += [quad((a, 0, z0), (a, r, z0), (a, r, z1), (a, 0, z1)), quad((b, 0, z0), (b, r, z0), (b, r, z1), (b, 0, z1)),
-                quad((a, 0, z1), (a, r, z1), (b, r, z1), (b, 0, z1)), quad((a, 0, z0), (a, r, z0), (b, r, z0), (b, 0, z0)),
-                quad((a, r, z0), (b, r, z0), (b, r, z1), (a, r, z1))]  # fmt: skip
+        front = [(a, 0, z0), (b, 0, z0), (b, 0, z1), (a, 0, z1)]
+        back = [(a, r, z0), (b, r, z0), (b, r, z1), (a, r, z1)]
+        out += [quad(front[k], front[(k + 1) % 4], back[(k + 1) % 4], back[k]) for k in range(4)]
+        out.append(quad(*back))
         u = b
     return [*out, face(u, wall.length, 0, height)]
 

@@ -36,7 +36,6 @@ class Material:
 
 
 _CELLS = 256
-_PERIOD = 4096
 
 
 @lru_cache(maxsize=1)
@@ -59,6 +58,18 @@ def _look(image: Array, u: Array, v: Array) -> Array:
     i = (u * _CELLS).astype(np.int32) & (_CELLS - 1)
     j = (v * _CELLS).astype(np.int32) & (_CELLS - 1)
     return image[i, j]
+
+
+def _look_between(image: Array, u: Array, v: Array) -> Array:
+    """The same, blended between cells: for patterns so large that cells would show."""
+    x, y = u * _CELLS, v * _CELLS
+    i, j = np.floor(x), np.floor(y)
+    a, b = x - i, y - j
+    i, j = i.astype(np.int32), j.astype(np.int32)
+    last = _CELLS - 1
+    low = image[i & last, j & last] * (1 - b) + image[i & last, (j + 1) & last] * b
+    high = image[(i + 1) & last, j & last] * (1 - b) + image[(i + 1) & last, (j + 1) & last] * b
+    return low * (1 - a) + high * a
 
 
 def _hash(i: Array, j: Array) -> Array:
@@ -100,9 +111,9 @@ def _plaster(u: Array, v: Array, w: Array) -> tuple[Array, Array]:
 
 def _wood(u: Array, v: Array, w: Array) -> tuple[Array, Array]:
     smooth, rough = _noise()
-    bend = _look(smooth, u * 0.06, v * 0.12)
-    rings = 0.5 + 0.5 * np.sin(2 * np.pi * (v * 1.3 + 1.1 * bend))
-    fine = _look(rough, u * 0.12, v * 1.7)
+    bend = _look(smooth, u * 0.012, v * 0.06)
+    rings = 0.5 + 0.5 * np.sin(2 * np.pi * (v * 1.1 + 0.9 * bend))
+    fine = _look(rough, u * 0.05, v * 1.3)
     fade = _fade(0.4, w)
     return (0.5 + (0.75 * rings - 0.4) * fade).clip(0, 1), 1 + 0.10 * fine * _fade(0.05, w)
 
@@ -162,8 +173,14 @@ def _flowers(u: Array, v: Array, w: Array) -> tuple[Array, Array]:
 
 def _painting(u: Array, v: Array, w: Array) -> tuple[Array, Array]:
     smooth, rough = _noise()
-    share = 0.5 + 1.1 * _look(smooth, u * 0.13, v * 0.13) + 0.3 * _look(rough, u * 0.2, v * 0.2)
-    return np.clip(share, 0, 1), 1 + 0.5 * _look(rough, v * 0.09, u * 0.09)
+    share = 0.5 + 1.1 * _look_between(smooth, u * 0.13, v * 0.13) + 0.3 * _look_between(rough, u * 0.2, v * 0.2)
+    return np.clip(share, 0, 1), 1 + 0.4 * _look_between(rough, v * 0.09, u * 0.09)
+
+
+def _clouds(u: Array, v: Array, w: Array) -> tuple[Array, Array]:
+    smooth, rough = _noise()
+    share = 0.5 + 0.9 * _look_between(smooth, u * 0.08, v * 0.12) + 0.25 * _look_between(rough, u * 0.1, v * 0.15)
+    return np.clip(share, 0, 1), np.ones_like(u)
 
 
 def _keys(u: Array, v: Array, w: Array) -> tuple[Array, Array]:
@@ -173,7 +190,7 @@ def _keys(u: Array, v: Array, w: Array) -> tuple[Array, Array]:
 PATTERNS = {
     "plain": _plain, "plaster": _plaster, "wood": _wood, "planks": _planks, "tiles": _tiles, "checks": _checks,
     "stripes": _stripes, "fabric": _fabric, "brick": _brick, "marble": _marble, "flowers": _flowers,
-    "painting": _painting, "keys": _keys,
+    "painting": _painting, "clouds": _clouds, "keys": _keys,
 }  # fmt: skip
 
 

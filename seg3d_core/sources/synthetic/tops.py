@@ -27,7 +27,9 @@ class Top:
         half_x, half_y = float(high[0] - low[0]) / 2, float(high[1] - low[1]) / 2
         foot = Footprint(x + c * mx - sn * my, y + sn * mx + c * my, half_x, half_y, yaw, s.z, s.z + float(high[2]))
         corners = foot.corners()
-        outside = (corners.min(0) < (s.x0 - 0.04, s.y0 - 0.04)).any() or (corners.max(0) > (s.x1 + 0.04, s.y1 + 0.04)).any()
+        outside = (corners.min(0) < (s.x0 - 0.04, s.y0 - 0.04)).any() or (
+            corners.max(0) > (s.x1 + 0.04, s.y1 + 0.04)
+        ).any()
         if outside or high[2] > s.headroom or any(foot.overlaps(other, 0.01) for other in self._taken):
             return None
         px, py, pz = self.piece.to_room(x, y, s.z + 0.0005 - float(low[2]))

@@ -10,7 +10,7 @@ from .room import Room
 
 CELL = 0.05
 # Half a body: the camera's centre keeps this far from everything at any height below the ceiling lamps.
-BODY = 0.36
+BODY = 0.34
 
 
 def clearance(room: Room) -> Array:
@@ -40,6 +40,7 @@ def walkable(room: Room) -> Array:
     return labels == 1 + int(stats[1:, cv2.CC_STAT_AREA].argmax())
 
 
-def walkable_share(room: Room) -> float:
-    """The share of the floor that the camera can reach."""
-    return float(walkable(room).sum()) * CELL**2 / room.area
+def can_be_walked(room: Room) -> bool:
+    """Whether there is enough floor for a body, nearly all of it in one piece."""
+    fits, one_piece = float((clearance(room) > BODY).sum()), float(walkable(room).sum())
+    return one_piece * CELL**2 > 0.1 * room.area and one_piece > 0.85 * fits

@@ -101,6 +101,7 @@ class Tf2Buffer(TransformBuffer):
 
     def lookup(self, target: str, source: str, stamp: float) -> np.ndarray:
         from rclpy.time import Time
+
         from seg3d_core.geometry import quaternion_to_matrix
 
         target, source = target.lstrip("/"), source.lstrip("/")
@@ -140,5 +141,10 @@ image_to_numpy = bridge_to_numpy if cv_bridge else convert.image_to_numpy
 
 def chosen() -> str:
     """For the log at start."""
-    names = {"message_filters": message_filters, "tf2_ros": tf2_ros, "cv_bridge": cv_bridge, "sensor_msgs_py": point_cloud2}
+    names = {
+        "message_filters": message_filters,
+        "tf2_ros": tf2_ros,
+        "cv_bridge": cv_bridge,
+        "sensor_msgs_py": point_cloud2,
+    }
     return ", ".join(f"{name}: {'installed' if module else 'own fallback'}" for name, module in names.items())

@@ -20,13 +20,14 @@ from rclpy.node import Node
 from rclpy.qos import ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
 from rclpy.time import Time
+from sensor_msgs.msg import CameraInfo, Image
+from std_msgs.msg import Header
+from tf2_msgs.msg import TFMessage
+
 from seg3d_core.errors import Seg3DError
 from seg3d_core.geometry import invert, matrix_to_quaternion, quaternion_to_matrix
 from seg3d_core.sources.guess import open_source
 from seg3d_core.types import Camera, Frame
-from sensor_msgs.msg import CameraInfo, Image
-from std_msgs.msg import Header
-from tf2_msgs.msg import TFMessage
 
 from . import convert, qos
 from .parameters import describe
@@ -88,7 +89,9 @@ class CameraPlayer(Node):
         kinds = {"pose": (PoseStamped, "pose"), "odometry": (Odometry, "odometry")}
         kind = kinds.get(self.choices.pose_output)
         self.pose = self.create_publisher(*kind, self.sensor) if kind else None
-        self.tf_static.publish(TFMessage(transforms=[_transform(Header(frame_id=BODY_FRAME), OPTICAL_FRAME, T_BODY_OPTICAL)]))
+        self.tf_static.publish(
+            TFMessage(transforms=[_transform(Header(frame_id=BODY_FRAME), OPTICAL_FRAME, T_BODY_OPTICAL)])
+        )
         self.sent = 0
         self._late_poses: list[tuple[Any, np.ndarray]] = []
 

@@ -40,7 +40,11 @@ class Diagnostics:
         statistics = self.runtime.statistics()
         message = DiagnosticArray()
         message.header.stamp = self.node.get_clock().now().to_msg()
-        message.status = [self._input_status(situation), self._mapping_status(statistics), self._drops_status(statistics)]
+        message.status = [
+            self._input_status(situation),
+            self._mapping_status(statistics),
+            self._drops_status(statistics),
+        ]
         self.publisher.publish(message)
 
     def _measure_rates(self) -> None:
@@ -79,10 +83,10 @@ class Diagnostics:
         return self._status("input", WARN, text, values)
 
     def _say(self, text: str, kind: str) -> None:
-        """Into the log: at once when the first cause is a new one, else now and then."""
+        """Into the log: soon when the first cause is a new one, now and then while no frame has come at all."""
         now = time.monotonic()
         since, said = self._said
-        if now - since > REPEAT or (said != kind and now - since > PATIENCE):
+        if now - since > (PATIENCE if kind != said else REPEAT) and (kind != said or not self.inputs.frames):
             self._said = (now, kind)
             self.node.get_logger().warning(text)
 

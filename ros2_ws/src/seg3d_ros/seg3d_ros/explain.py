@@ -54,9 +54,7 @@ class Situation:
 
 def topic_line(facts: TopicFacts) -> str:
     """Everything about one topic in one line."""
-    offers = "; ".join(
-        f"{o.node} offers {o.qos}{'' if o.compatible else ' (INCOMPATIBLE)'}" for o in facts.offers
-    )
+    offers = "; ".join(f"{o.node} offers {o.qos}{'' if o.compatible else ' (INCOMPATIBLE)'}" for o in facts.offers)
     parts = [
         f"{len(facts.offers)} publisher{'' if len(facts.offers) == 1 else 's'}" + (f" ({offers})" if offers else ""),
         f"asked {facts.asked}",
@@ -79,7 +77,7 @@ def topic_line(facts: TopicFacts) -> str:
 def causes(now: Situation) -> list[str]:
     """Sentences that each name a cause and a cure, the most likely first."""
     needed = [t for t in now.topics if t.role in ("colour", "depth", "camera_info", "pose")]
-    out = [cause for facts in needed if (cause := _silent(facts))]
+    out = [cause for facts in needed if (cause := _silent(facts) or _gone(facts))]
     images = [t for t in now.topics if t.role in ("colour", "depth")]
     if len(images) == 2 and all(t.count for t in images):
         out += _clocks(now, images)
@@ -89,8 +87,10 @@ def causes(now: Situation) -> list[str]:
             out.append("camera_info arrives but is not usable: see the drops")
         elif now.pose_chain and not now.pose_chain.startswith("complete"):
             out.append(f"no pose from {'/tf' if now.pose_source == 'tf' else 'the pose topic'}: {now.pose_chain}")
-    if now.drops:
-        worst = sorted(now.drops.items(), key=lambda item: -item[1])[:5]
+    # Frames that newer ones overtook did arrive.
+    drops = {reason: n for reason, n in now.drops.items() if reason != "overtaken"}
+    if drops:
+        worst = sorted(drops.items(), key=lambda item: -item[1])[:5]
         out.append("dropped so far: " + ", ".join(f"{reason} {n}" for reason, n in worst))
     return out or ["frames stopped: the inputs arrived before and are silent now"]
 
@@ -113,6 +113,13 @@ def _silent(facts: TopicFacts) -> str | None:
         f"{facts.topic} has {len(facts.offers)} publishers and no message has come: is the driver running, "
         "or is its shared memory too small for images (FASTRTPS_DEFAULT_PROFILES_FILE)"
     )
+
+
+def _gone(facts: TopicFacts) -> str | None:
+    """A publisher that was there and is not any more; the node listens on for it to come back."""
+    if not facts.count or facts.offers:
+        return None
+    return f"the publisher of {facts.topic} ({facts.role}) is gone after {facts.count} messages: did its stream end?"
 
 
 def _unmatched(now: Situation, images: list[TopicFacts]) -> list[str]:

@@ -12,10 +12,11 @@ from typing import Any
 from geometry_msgs.msg import PoseStamped
 from nav_msgs.msg import Odometry
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
-from seg3d_core.errors import FrameError
-from seg3d_core.types import Camera
 from sensor_msgs.msg import CameraInfo, Image
 from tf2_msgs.msg import TFMessage
+
+from seg3d_core.errors import FrameError
+from seg3d_core.types import Camera
 
 from . import backends, convert, qos, validate
 from .report import Reporter
@@ -33,7 +34,9 @@ POSE_QUEUE = 60  # matched frames that wait for their pose; 40 MB at 640 x 480
 class Input:
     """One subscription that follows the QoS of its publishers, and what was seen on it."""
 
-    def __init__(self, inputs: Inputs, role: str, topic: str, kind: type, callback: Callable[[Any], None], profile=None):
+    def __init__(
+        self, inputs: Inputs, role: str, topic: str, kind: type, callback: Callable[[Any], None], profile=None
+    ):
         self.inputs, self.role, self.topic, self.kind = inputs, role, topic, kind
         self.callback = callback
         self.fixed = profile is not None
@@ -47,8 +50,7 @@ class Input:
 
     @property
     def type_name(self) -> str:
-        package, _, name = self.kind.__module__.partition(".")
-        return f"{package}/msg/{self.kind.__name__}"
+        return f"{self.kind.__module__.partition('.')[0]}/msg/{self.kind.__name__}"
 
     @property
     def full_topic(self) -> str:

@@ -1,4 +1,4 @@
-"""Entry point of the node: `python -m seg3d_ros.node --ros-args -p rgb_topic:=...` or `ros2 run seg3d_ros segment_node`."""
+"""The node's entry: `ros2 run seg3d_ros segment_node`, or `python -m seg3d_ros.node --ros-args -p rgb_topic:=...`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ def main(args: list[str] | None = None) -> int:
     stop = stopping.install()
     from .segment_node import run
 
-    return run(args, stop)
+    code = run(args, stop)
+    stopping.finish()
+    return code
 
 
 if __name__ == "__main__":

@@ -8,11 +8,12 @@ from typing import Any
 
 from geometry_msgs.msg import Point, Pose, Quaternion, Vector3
 from rclpy.time import Time
-from seg3d_core.types import IdentityChange, Snapshot
 from seg3d_interfaces.msg import Instance, InstanceArray, InstanceChange
 from sensor_msgs.msg import PointCloud2
 from std_msgs.msg import ColorRGBA, Header
 from visualization_msgs.msg import Marker, MarkerArray
+
+from seg3d_core.types import IdentityChange, Snapshot
 
 from . import backends, convert, qos
 
@@ -110,8 +111,6 @@ class Outputs:
                     self._changes = []
                 self._changes += snapshot.changes
                 self._seen = (snapshot.sequence, False)
-                for change in snapshot.changes:
-                    self.node.get_logger().info(f"instances {change.kind}: {change.sources} -> {change.targets}")
             self._next = snapshot
             self._ready.notify()
 

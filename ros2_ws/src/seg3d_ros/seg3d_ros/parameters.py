@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args, get_origin
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
 from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
 from rclpy.parameter import Parameter
+
 from seg3d_core.config import PROFILES, Config, build, flatten, iterate
 from seg3d_core.errors import ConfigError
 
@@ -29,22 +30,48 @@ class Own:
 
 OWN = (
     Own("autostart", True, "configure and activate at start", read_only=True),
-    Own("profile", "cpu-geometric", "a named set of settings; parameters go on top", choices=tuple(PROFILES), read_only=True),
+    Own(
+        "profile",
+        "cpu-geometric",
+        "a named set of settings; parameters go on top",
+        choices=tuple(PROFILES),
+        read_only=True,
+    ),
     Own("map_frame", "map", "frame of the map and of every output"),
     Own("rgb_topic", "rgb/image_raw", "colour images (sensor_msgs/Image)"),
     Own("depth_topic", "depth/image_raw", "depth images registered to colour, 16UC1 mm or 32FC1 m"),
     Own("camera_info_topic", "rgb/camera_info", "intrinsics of the colour images"),
-    Own("mask_topic", "masks", "label images with the colour images' stamps, 0 = none, read if perception.masks is topic"),
+    Own(
+        "mask_topic",
+        "masks",
+        "label images with the stamps of colour, 0 = none, read if perception.masks is topic",
+    ),
     Own("pose_source", "tf", "where the camera's pose comes from", choices=("tf", "pose", "odometry")),
     Own("pose_topic", "pose", "PoseStamped or Odometry, read if pose_source is pose or odometry"),
-    Own("pose_frame", "", "the frame whose pose the topic gives; empty: Odometry's child_frame_id, or the camera itself"),
+    Own("pose_frame", "", "frame whose pose the topic gives; empty: Odometry's child_frame_id, or the camera"),
     Own("camera_frame", "", "optical frame of the camera; empty: the colour images' frame_id"),
     Own("rectified", False, "the images are rectified: take P of camera_info and no distortion"),
     Own("sync_slop", 0.02, "largest distance of the stamps of one frame [s]", 0.0, 1.0, live=True),
     Own("sync_queue", 10, "messages kept per topic for a partner", 2, 1000),
-    Own("pose_timeout", 2.0, "a frame whose pose has not come after this much stamp time is dropped [s]", 0.0, 60.0, live=True),
+    Own(
+        "pose_timeout",
+        2.0,
+        "a frame whose pose is later than this is dropped [s]",
+        0.0,
+        60.0,
+        live=True,
+    ),
     Own("maps_folder", "~/.ros/seg3d", "save_map and load_map stay inside this folder"),
-    Own("cloud_points", 1_000_000, "most points of ~/points; larger maps are thinned evenly", 1000, 50_000_000, live=True),
+    Own("points_file", "", "a cloud (.ply, or .npz with xyz) to take as a fixed map; empty: the map grows from depth"),
+    Own("recording", "", "write a recording for the rerun viewer to this file; empty: none"),
+    Own(
+        "cloud_points",
+        1_000_000,
+        "most points of ~/points; larger maps are thinned evenly",
+        1000,
+        50_000_000,
+        live=True,
+    ),
 )
 _OWN = {own.name: own for own in OWN}
 
@@ -111,7 +138,7 @@ def _to_ros(value: Any) -> Any:
 
 
 def _from_ros(value: Any) -> Any:
-    return value if isinstance(value, (bool, int, float, str)) else tuple(value)
+    return value if value is None or isinstance(value, bool | int | float | str) else tuple(value)
 
 
 def _own_descriptor(own: Own) -> ParameterDescriptor:

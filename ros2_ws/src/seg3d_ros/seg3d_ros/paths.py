@@ -23,6 +23,7 @@ def confined(folder: str | Path, asked: str) -> Path:
     path = path.resolve()
     if home not in path.parents:
         raise MapFileError(
-            "outside_folder", f"{asked!r} leads to {path}, outside of {home} (the parameter maps_folder): choose a path inside"
+            "outside_folder",
+            f"{asked!r} leads to {path}, outside of {home} (the parameter maps_folder): choose a path inside",
         )
     return path

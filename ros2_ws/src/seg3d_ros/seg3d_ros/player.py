@@ -1,4 +1,4 @@
-"""Entry point of the camera player: `python -m seg3d_ros.player --ros-args -p source:=PATH` or `ros2 run seg3d_ros camera_player`."""
+"""The player: `ros2 run seg3d_ros camera_player` or `python -m seg3d_ros.player --ros-args -p source:=PATH`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ def main(args: list[str] | None = None) -> int:
     stop = stopping.install()
     from .camera_player import run
 
-    return run(args, stop)
+    code = run(args, stop)
+    stopping.finish()
+    return code
 
 
 if __name__ == "__main__":

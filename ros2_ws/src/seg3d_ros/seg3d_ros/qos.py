@@ -37,7 +37,9 @@ def choose(offered: Iterable[QoSProfile]) -> QoSProfile | None:
 def compatible(offered: QoSProfile, asked: QoSProfile) -> bool:
     """Whether a subscription that asks for `asked` hears a publisher that offers `offered`."""
     reliable = asked.reliability != ReliabilityPolicy.RELIABLE or offered.reliability == ReliabilityPolicy.RELIABLE
-    kept = asked.durability != DurabilityPolicy.TRANSIENT_LOCAL or offered.durability == DurabilityPolicy.TRANSIENT_LOCAL
+    kept = (
+        asked.durability != DurabilityPolicy.TRANSIENT_LOCAL or offered.durability == DurabilityPolicy.TRANSIENT_LOCAL
+    )
     return reliable and kept
 
 

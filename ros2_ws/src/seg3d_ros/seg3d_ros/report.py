@@ -32,7 +32,8 @@ class Reporter:
         self._say(reason, 1, lambda more: self.logger.warning(f"{text}{more}"))
 
     def event(self, level: str, text: str) -> None:
-        """From the runtime, which limits its own rate. One call each: rclpy refuses a change of severity at one place."""
+        """From the runtime, which limits its own rate."""
+        # One call each: rclpy refuses a change of severity at one place.
         if level == "error":
             self.logger.error(text)
         elif level == "warning":

@@ -7,12 +7,14 @@ import logging
 import sys
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import rclpy
 from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
 from rclpy.signals import SignalHandlerOptions
+
 from seg3d_core.errors import Seg3DError
 from seg3d_core.runtime import LiveRuntime
 
@@ -54,9 +56,12 @@ class SegmentNode(LifecycleNode):
         self.runtime: LiveRuntime | None = None
         self.inputs: Inputs | None = None
         self.services_ = Services(self, self.parameters, lambda: self.runtime if self.inputs else None)
+        self.recording: Any = None
         self._log_bridge = LogBridge(self.get_logger())
-        logging.getLogger("seg3d_core").addHandler(self._log_bridge)
-        logging.getLogger("seg3d_core").propagate = False
+        core = logging.getLogger("seg3d_core")
+        core.addHandler(self._log_bridge)
+        core.setLevel(logging.INFO)
+        core.propagate = False
 
     # --- lifecycle -----------------------------------------------------------------------------
 
@@ -64,14 +69,22 @@ class SegmentNode(LifecycleNode):
     def on_configure(self, state: Any) -> TransitionCallbackReturn:
         self.outputs = Outputs(self, self.parameters, self.report)
         try:
+            self.recording = _recording(self.parameters["recording"])
             runtime = LiveRuntime(
-                self.parameters.config(), on_snapshot=self.outputs.offer, on_event=self.report.event
+                self.parameters.config(),
+                points=self.parameters["points_file"] or None,
+                observer=self.recording,
+                on_snapshot=self.outputs.offer,
+                on_event=self.report.event,
             )
             runtime.start()
         except Seg3DError as error:
             self.outputs.close()
             self.get_logger().error(f"cannot configure: {error}")
             return FAILURE
+        except Exception:
+            self.outputs.close()
+            raise
         self.runtime, self.report.count_drop = runtime, runtime.count_drop
         self.parameters.locked = True
         self.get_logger().info(backends.chosen())
@@ -117,6 +130,8 @@ class SegmentNode(LifecycleNode):
         if runtime is not None:
             runtime.stop()
             self.outputs.close()
+            if self.recording is not None:
+                self.recording.close()
         self.parameters.locked = False
 
     def close(self) -> None:
@@ -124,6 +139,15 @@ class SegmentNode(LifecycleNode):
         self._deafen()
         self._give_back()
         logging.getLogger("seg3d_core").removeHandler(self._log_bridge)
+
+
+def _recording(path: str) -> Any:
+    """None without a path; rerun is heavy and stays out of a node that records nothing."""
+    if not path:
+        return None
+    from seg3d_core.viz import Recording
+
+    return Recording(Path(path).expanduser())
 
 
 def run(args: list[str] | None, stop: Stop) -> int:
@@ -142,7 +166,7 @@ def run(args: list[str] | None, stop: Stop) -> int:
     try:
         code = 0 if not node.parameters["autostart"] or _start(node, stop) else 1
         while code == 0 and not stop.is_set() and rclpy.ok():
-            executor.spin_once(timeout_sec=0.1)
+            _spin(executor, node)
     except ExternalShutdownException:
         code = 0
     finally:
@@ -151,6 +175,16 @@ def run(args: list[str] | None, stop: Stop) -> int:
         node.destroy_node()
         rclpy.try_shutdown()
     return code
+
+
+def _spin(executor: MultiThreadedExecutor, node: SegmentNode) -> None:
+    """Our own callbacks let nothing out; what rclpy's own throw ends no node either."""
+    try:
+        executor.spin_once(timeout_sec=0.1)
+    except ExternalShutdownException:
+        raise
+    except Exception:
+        node.report.drop("internal_error", f"the executor failed; this is a bug:\n{traceback.format_exc()}")
 
 
 def _start(node: SegmentNode, stop: Stop) -> bool:

@@ -7,9 +7,10 @@ from collections.abc import Callable
 from typing import Any
 
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
+from seg3d_interfaces.srv import LoadMap, QueryText, Reset, SaveMap, Segment
+
 from seg3d_core.errors import MapFileError, QueryError, Seg3DError
 from seg3d_core.types import Snapshot
-from seg3d_interfaces.srv import LoadMap, QueryText, Reset, SaveMap, Segment
 
 from . import outputs, paths
 
@@ -67,7 +68,9 @@ class Services:
                 return _refuse(response, response.TIMEOUT, str(error))
             except Exception as error:
                 self.node.get_logger().error(f"{name} failed; this is a bug:\n{traceback.format_exc()}")
-                return _refuse(response, response.INTERNAL, f"{type(error).__name__}: {error}; the node's log says more")
+                return _refuse(
+                    response, response.INTERNAL, f"{type(error).__name__}: {error}; the node's log says more"
+                )
             return response
 
         return answer

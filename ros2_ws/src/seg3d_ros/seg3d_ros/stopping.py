@@ -5,6 +5,7 @@ Installed before anything heavy is imported, hence standard library only.
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import signal
 import sys
@@ -37,7 +38,14 @@ def install() -> Stop:
     return stop
 
 
+def finish() -> None:
+    """Last thing before the interpreter ends: it takes our handlers away, and a second signal would kill it."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+
+
 def _watch(read_end: int, stop: Stop) -> None:
+    """Forces the end when something hangs. All that is ever left behind is whole: maps are written atomically."""
     while True:
         numbers = os.read(read_end, 16)
         if any(n in (signal.SIGINT, signal.SIGTERM) for n in numbers):
@@ -47,4 +55,5 @@ def _watch(read_end: int, stop: Stop) -> None:
     stop.set()
     threading.Event().wait(GRACE)
     print(f"did not come down within {GRACE:.0f} s of the signal; ending now", file=sys.stderr, flush=True)
+    faulthandler.dump_traceback(sys.stderr)
     os._exit(0)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
+
 from seg3d_core.geometry import invert, quaternion_to_matrix
 
 from . import validate
@@ -93,14 +94,14 @@ class TransformBuffer:
         validate.rigid(translation, quaternion, what)
         parent, child = parent.lstrip("/"), child.lstrip("/")
         with self._lock:
+            track = self._moving.get(child)
+            if not static and track and track.stamps and stamp < track.stamps[-1] - self.reset_after:
+                self.clear()
+                self.resets += 1
             self._parent[child] = parent
             if static:
                 self._static[child] = (tuple(translation), tuple(quaternion))
                 return
-            track = self._moving.get(child)
-            if track and track.stamps and stamp < track.stamps[-1] - self.reset_after:
-                self.clear()
-                self.resets += 1
             self._moving.setdefault(child, Track(self.cache)).add(stamp, translation, quaternion)
 
     def clear(self) -> None:
@@ -235,4 +236,5 @@ class TopicPoses:
         text = f"poses at {span}" + ("" if stamp is None else f", the newest image at {stamp:.3f}")
         if self.pose_frame in ("", camera_frame.lstrip("/")):
             return text
-        return f"{text}; from {self.pose_frame!r} to the camera: {self.buffer.explain(self.pose_frame, camera_frame, stamp)}"
+        rest = self.buffer.explain(self.pose_frame, camera_frame, stamp)
+        return f"{text}; from {self.pose_frame!r} to the camera: {rest}"

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+
 from seg3d_core.errors import FrameError
 from seg3d_core.types import Camera
 
@@ -65,7 +66,8 @@ def image(message: Any, allowed: Sequence[str], what: str) -> tuple[np.dtype, in
     row = message.width * channels * dtype.itemsize
     if message.step < row:
         raise FrameError(
-            "image_size", f"{what} has step {message.step}, less than {row}, one row of {message.width} {encoding} pixels"
+            "image_size",
+            f"{what} has step {message.step}, less than {row}, one row of {message.width} {encoding} pixels",
         )
     if len(message.data) < message.height * message.step:
         raise FrameError(

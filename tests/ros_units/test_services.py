@@ -1,0 +1,165 @@
+"""Every cause of a refusal has its code; a plug-in that fails on purpose provokes each."""
+
+import numpy as np
+import pytest
+from seg3d_interfaces.srv import LoadMap, QueryText, Reset, SaveMap, Segment
+from seg3d_ros import services
+
+from seg3d_core.errors import MapFileError, QueryError, Seg3DError
+from seg3d_core.types import Answer, Instances, QueryResult, Snapshot
+
+
+def snapshot():
+    ids = np.array([3, 8], np.int32)
+    instances = Instances(ids, np.array([0.9, 0.4], np.float32), np.array([0, 2, 5]), np.arange(5))
+    box = np.ones((2, 3), np.float32)
+    return Snapshot(4, 12.5, Snapshot.empty().cloud, instances, np.empty(0, np.int32), box, box, names=("sofa", "lamp"))
+
+
+class Scripted:
+    """A runtime whose methods raise `error`, or answer."""
+
+    def __init__(self, error=None, points=5):
+        self.error, self.points, self.asked = error, points, []
+        self.snapshot = snapshot()
+
+    def _do(self, *args, **options):
+        self.asked.append((args, options))
+        if self.error:
+            raise self.error
+        return self.snapshot
+
+    segment_now = reset = save = load = _do
+
+    def query(self, text, top_k):
+        self._do(text, top_k)
+        answer = Answer(8, 0.7, (0, 0, 0), (1, 1, 1), "lamp")
+        return QueryResult(text, (answer,) if text == "lamp" else (), text == "lamp", "said", "encoder", True)
+
+    def statistics(self):
+        return type("S", (), {"points": self.points})
+
+
+@pytest.fixture
+def call(node, tmp_path):
+    def ask(runtime, name, kind, **request):
+        services.Services(node, {"map_frame": "map", "maps_folder": str(tmp_path)}, lambda: runtime)
+        _, answer = node.services[f"~/{name}"]
+        return answer(kind.Request(**request), kind.Response())
+
+    return ask
+
+
+ALL = {
+    "query_text": (QueryText, {"text": "lamp"}),
+    "reset": (Reset, {}),
+    "segment_now": (Segment, {}),
+    "save_map": (SaveMap, {"path": "a"}),
+    "load_map": (LoadMap, {"path": "a"}),
+}
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_success(call, name):
+    kind, request = ALL[name]
+    response = call(Scripted(), name, kind, **request)
+    assert response.success
+    assert response.code == response.OK
+    assert response.message
+
+
+@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize(
+    ("error", "code"), [(Seg3DError("too slow"), "TIMEOUT"), (RuntimeError("oh"), "INTERNAL"), (None, "NOT_ACTIVE")]
+)
+def test_what_may_befall_each(call, name, error, code):
+    kind, request = ALL[name]
+    response = call(Scripted(error) if error else None, name, kind, **request)
+    assert not response.success
+    assert response.code == getattr(response, code)
+    assert response.message
+
+
+@pytest.mark.parametrize("code", services.QUERY_CODES)
+def test_query_codes(call, code):
+    response = call(Scripted(QueryError(code, "why")), "query_text", QueryText, text="x")
+    assert (response.success, response.code, response.message) == (False, services.QUERY_CODES[code], "why")
+
+
+@pytest.mark.parametrize("code", services.SAVE_CODES)
+def test_save_codes(call, code):
+    response = call(Scripted(MapFileError(code, "why")), "save_map", SaveMap, path="x")
+    assert (response.success, response.code) == (False, services.SAVE_CODES[code])
+
+
+@pytest.mark.parametrize("code", services.LOAD_CODES)
+def test_load_codes(call, code):
+    response = call(Scripted(MapFileError(code, "why")), "load_map", LoadMap, path="x")
+    assert (response.success, response.code) == (False, services.LOAD_CODES[code])
+
+
+def test_codes_of_one_service_differ():
+    for kind in (QueryText, SaveMap, LoadMap, Segment, Reset):
+        constants = [
+            getattr(kind.Response, n) for n in dir(type(kind.Response)) if n.isupper() and not n.startswith("_")
+        ]
+        assert len(constants) >= 4
+        assert len(set(constants)) == len(constants)
+
+
+def test_answers_carry_the_instances(call):
+    response = call(Scripted(), "query_text", QueryText, text="lamp")
+    assert [i.id for i in response.instances] == [8]
+    assert response.instances[0].label == "lamp"
+    assert response.instances[0].num_points == 3
+    assert np.allclose(response.scores, [0.7])
+    assert response.approximate
+    assert response.header.frame_id == "map"
+    assert (response.header.stamp.sec, response.header.stamp.nanosec) == (12, 500_000_000)
+
+
+def test_nothing_matched_is_an_answer(call):
+    response = call(Scripted(), "query_text", QueryText, text="unicorn")
+    assert response.success
+    assert response.code == QueryText.Response.NOTHING_MATCHED
+    assert not response.instances
+
+
+def test_top_k_zero_means_the_nodes_setting(call):
+    runtime = Scripted()
+    call(runtime, "query_text", QueryText, text="lamp")
+    call(runtime, "query_text", QueryText, text="lamp", top_k=2)
+    assert [args for args, _ in runtime.asked] == [("lamp", None), ("lamp", 2)]
+
+
+def test_an_empty_map_is_not_segmented(call):
+    response = call(Scripted(points=0), "segment_now", Segment)
+    assert (response.success, response.code) == (False, Segment.Response.EMPTY_MAP)
+
+
+@pytest.mark.parametrize("path", ["../out", "/etc/passwd", "a/../../b", "~root/x", "link/x"])
+def test_paths_stay_inside(call, tmp_path, path):
+    (tmp_path / "link").symlink_to(tmp_path.parent)
+    for name, kind in (("save_map", SaveMap), ("load_map", LoadMap)):
+        runtime = Scripted()
+        response = call(runtime, name, kind, path=path)
+        assert (response.success, response.code) == (False, kind.Response.OUTSIDE_FOLDER)
+        assert runtime.asked == [], "the runtime never saw the path"
+
+
+@pytest.mark.parametrize(("path", "file"), [("a", "a.seg3d"), ("a.seg3d", "a.seg3d"), ("flat/a.b", "flat/a.b.seg3d")])
+def test_paths_inside(call, tmp_path, path, file):
+    response = call(Scripted(), "save_map", SaveMap, path=path)
+    assert response.path == str(tmp_path / file)
+    assert call(Scripted(), "load_map", LoadMap, path=str(tmp_path / path)).path == str(tmp_path / file)
+
+
+@pytest.mark.parametrize("path", ["", "  ", "a\0b"])
+def test_empty_paths(call, path):
+    assert call(Scripted(), "save_map", SaveMap, path=path).code == SaveMap.Response.EMPTY_PATH
+
+
+def test_a_folder_that_cannot_be_made(call, tmp_path):
+    (tmp_path / "file").write_text("")
+    response = call(Scripted(), "save_map", SaveMap, path="file/inner/a")
+    assert response.code == SaveMap.Response.UNWRITABLE

@@ -16,15 +16,13 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
-import os
-import platform
-import subprocess
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
+from common import RESULTS, commit, machine
 
 from seg3d_core import config as settings
 from seg3d_core.build import build_masks, build_scene
@@ -36,7 +34,6 @@ from seg3d_core.runtime import run_offline
 from seg3d_core.sources.guess import open_source
 from seg3d_core.types import Array
 
-ROOT = Path(__file__).resolve().parents[1]
 TRANSFER_VOXELS = 2
 POOLED = "all, pooled"
 
@@ -140,20 +137,6 @@ def table(rows: list[Row]) -> str:
     return "\n".join([*lines, *(f"| {row.cells()} |" for row in rows)])
 
 
-def machine() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    return f"{names[0] if names else platform.processor() or platform.machine()}, {os.cpu_count()} cores"
-
-
-def commit() -> str:
-    done = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    return done.stdout.strip() if done.returncode == 0 else "not committed yet"
-
-
 def report(rows: list[Row], config: Config, changed: list[str]) -> str:
     voxel = 100 * config.map.voxel_size
     return f"""# Things found in furnished homes
@@ -177,7 +160,7 @@ def main() -> None:
     parser.add_argument("--profile", default="cpu-geometric", choices=sorted(settings.PROFILES))
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE")
     parser.add_argument("--json", type=Path, metavar="FILE")
-    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "results" / "house.md")
+    parser.add_argument("--out", type=Path, default=RESULTS / "house.md")
     arguments = parser.parse_args()
     cv2.setNumThreads(1)
     config = settings.build(settings.parse_assignments(arguments.set), arguments.profile)

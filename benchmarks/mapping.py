@@ -14,24 +14,20 @@ import datetime
 import gc
 import json
 import os
-import platform
-import subprocess
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
+from common import RESULTS, ROOT, commit, enlarged, load, machine
 
 from seg3d_core.config import MapConfig
 from seg3d_core.mapping import PointMap
 from seg3d_core.sources.guess import open_source
 from seg3d_core.types import Frame
 
-ROOT = Path(__file__).resolve().parents[1]
-RESULTS = ROOT / "docs" / "results"
 SIZES = ((320, 240), (640, 480))
 CURVE_POINTS = (100_000, 500_000, 2_000_000)
 APART = 50.0  # metres between two copies of the scene: no frame sees two
@@ -72,26 +68,6 @@ def summary(timings: Sequence[Timing]) -> dict[str, float]:
         "p95_ms": float(np.percentile(clock, 95)),
         "cpu_ms": float(np.median(cpu)),
     }
-
-
-def enlarged(frame: Frame, width: int, height: int) -> Frame:
-    """The frame at another size. Inverse depth is interpolated, which is exact on planes; across depth edges
-    the nearest pixel is taken, so that none lies between two surfaces. Rounded to millimetres, as sensors do."""
-    if frame.camera.size == (width, height):
-        return frame
-    depth, kernel = frame.depth, np.ones((3, 3), np.uint8)
-    nearest = cv2.resize(depth, (width, height), interpolation=cv2.INTER_NEAREST)
-    with np.errstate(divide="ignore"):
-        inverse = cv2.resize(np.where(depth > 0, 1 / depth, 0), (width, height), interpolation=cv2.INTER_LINEAR)
-    is_edge = cv2.dilate(depth, kernel) > 1.05 * cv2.erode(depth, kernel)
-    is_edge = cv2.resize(is_edge.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST) > 0
-    smooth = np.where(is_edge | (inverse <= 0), nearest, 1 / np.maximum(inverse, 1e-6))
-    return replace(
-        frame,
-        depth=(np.rint(smooth * 1000) / 1000).astype(np.float32),
-        rgb=cv2.resize(frame.rgb, (width, height), interpolation=cv2.INTER_LINEAR),
-        camera=frame.camera.scaled(width, height),
-    )
 
 
 class Open3DGrid:
@@ -216,23 +192,6 @@ def curve(frames: Sequence[Frame], config: MapConfig, passes: int) -> list[dict[
     return out
 
 
-def machine() -> str:
-    name = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        names = [
-            line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")
-        ]
-        name = names[0] if names else name
-    return f"{os.cpu_count()} cores of {name}, Python {platform.python_version()}"
-
-
-def commit() -> str:
-    command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    return done.stdout.strip() if done.returncode == 0 else "uncommitted"
-
-
 def report(meta: dict[str, str], rows: Sequence[Row], curves: dict[str, list[dict[str, float]]]) -> str:
     lines = ["# Mapping: time per frame, memory, and the size of the map", ""]
     lines += [f"- {key}: {value}" for key, value in meta.items()]
@@ -295,7 +254,7 @@ def main() -> None:
     meta = {
         "date": datetime.date.today().isoformat(),
         "machine": machine(),
-        "load average": f"{os.getloadavg()[0]:.1f} at the end; above 2, others were at work too: compare CPU times",
+        "load average": load(),
         "commit": commit(),
         "scene": f"{arguments.scene.name}, {len(source)} frames, {arguments.passes} passes; 640x480 is enlarged from "
         "320x240 (inverse depth interpolated, nearest at edges)",

@@ -13,9 +13,6 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
-import os
-import platform
-import subprocess
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -23,6 +20,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from common import RESULTS, commit, machine
 
 from seg3d_core.config import PerceptionConfig
 from seg3d_core.perception.base import MaskGenerator
@@ -30,7 +28,6 @@ from seg3d_core.perception.geometric import GeometricMasks
 from seg3d_core.perception.label_files import LabelFiles
 from seg3d_core.types import Array, Camera, Frame
 
-ROOT = Path(__file__).resolve().parents[1]
 LEAST_PIXELS, LARGE_PIXELS = 100, 1000
 DISPARITY_NOISE, DISPARITY_STEPS, BASELINE = 0.08, 8, 0.075
 
@@ -116,26 +113,13 @@ def measure(scenes: list[Path], masks: str, every: int, first: int, noisy: bool)
     return tally
 
 
-def machine() -> str:
-    info = Path("/proc/cpuinfo")
-    names = [line.split(":")[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
-    return f"{names[0] if names else platform.processor() or platform.machine()}, {os.cpu_count()} cores, one used"
-
-
-def commit() -> str:
-    done = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    return done.stdout.strip() if done.returncode == 0 else "not committed yet"
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--scenes", type=Path, required=True)
     parser.add_argument("--every", type=int, default=7)
     parser.add_argument("--first", type=int, nargs="+", default=[0, 3], help="frame to start from, one row each")
     parser.add_argument("--masks", default="geometric")
-    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "results" / "masks2d.md")
+    parser.add_argument("--out", type=Path, default=RESULTS / "masks2d.md")
     arguments = parser.parse_args()
     cv2.setNumThreads(1)
     scenes = sorted(p.parent for p in arguments.scenes.glob("*/instances.json"))
@@ -161,7 +145,7 @@ geometric masks were chosen on every 7th frame from 0; the rows from 3 are other
 
 {table}
 
-{datetime.date.today()}, {machine()}, commit {commit()}.
+{datetime.date.today()}, {machine()}, one core used, commit {commit()}.
 """
     print(table)
     arguments.out.parent.mkdir(parents=True, exist_ok=True)

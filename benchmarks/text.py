@@ -11,15 +11,13 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
-import os
-import platform
-import subprocess
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
+from common import RESULTS, ROOT, commit, load, machine
 
 from seg3d_core.config import QueryConfig
 from seg3d_core.perception.base import Encoder
@@ -28,7 +26,6 @@ from seg3d_core.query import calibration
 from seg3d_core.query.text import TextQuery
 from seg3d_core.types import Array, Cloud, Instances, Snapshot, View
 
-ROOT = Path(__file__).resolve().parents[1]
 CALIBRATIONS = ROOT / "seg3d_core" / "query" / "calibrations.json"
 MIN_POINTS = 500
 
@@ -133,6 +130,7 @@ class Findings:
     best: Array
     present: Array
     at_home: Array
+    furniture: Array
     scene_of: Array
     named: Array
     seconds: float
@@ -157,11 +155,23 @@ def evaluate(root: Path, encoder: Encoder, config: QueryConfig) -> Findings:
         names = sorted(set(categories))
         home, elsewhere = absent_texts(here, everywhere)
         similarity, _ = query.compare([*names, *home, *elsewhere], snapshot)
+        furniture = [text in everywhere for text in (*names, *home, *elsewhere)]
         kinds = np.repeat([0, 1, 2], [len(names), len(home), len(elsewhere)])
         named = np.array([a == b for a, b in zip(query.labels(snapshot), categories, strict=True)])
         ranks = rank_scene(similarity, categories, names)
         by_looks = rank_scene(query.compare_looks(names, snapshot)[0], categories, names)
-        parts.append((ranks, by_looks, similarity.max(0), kinds == 0, kinds < 2, np.full(len(kinds), number), named))
+        parts.append(
+            (
+                ranks,
+                by_looks,
+                similarity.max(0),
+                kinds == 0,
+                kinds < 2,
+                np.array(furniture),
+                np.full(len(kinds), number),
+                named,
+            )
+        )
     joined = [np.concatenate(column) for column in zip(*parts, strict=True)]
     return Findings(tuple(f.name for f in folders), *joined, seconds, cpu_seconds)
 
@@ -205,7 +215,10 @@ def report(found: Findings, encoder: Encoder, config: QueryConfig) -> str:
     hit1, hit3, chance1, chance3 = ranks.mean(0)
     looks1, looks3 = found.ranks_by_looks.mean(0)[:2]
     auc = calibration.area_under_curve(held_out, present)
-    auc_home = calibration.area_under_curve(held_out[at_home], present[at_home])
+    auc_home, auc_furniture = (
+        calibration.area_under_curve(held_out[kind], present[kind]) for kind in (at_home, found.furniture)
+    )
+    hard = int((found.furniture & ~present).sum())
     cut, precision, recall = calibration.precision_recall(held_out, present)
     lines = [
         "# Text queries on ground-truth instances",
@@ -227,7 +240,8 @@ def report(found: Findings, encoder: Encoder, config: QueryConfig) -> str:
         "",
         f"**Present against absent**, curves fitted on the other scenes: {int(present.sum())} texts that name",
         f"something in the scene, {int((~present).sum())} that do not. Area under the curve {auc:.2f}; {auc_home:.2f}",
-        "against those that could stand in such a home. Both kinds of text weigh the same:",
+        f"against those that could stand in such a home, {auc_furniture:.2f} against {hard} pieces of furniture",
+        "that stand in another of these homes and not in this one. Both kinds of text weigh the same:",
         "",
         "| precision asked | threshold | precision | recall |",
         "|---|---|---|---|",
@@ -236,18 +250,12 @@ def report(found: Findings, encoder: Encoder, config: QueryConfig) -> str:
         last = int(np.nonzero(cut >= threshold)[0][-1])
         lines.append(f"| {wanted:.2f} | {threshold:.2f} | {precision[last]:.2f} | {recall[last]:.2f} |")
     per_instance, per_instance_cpu = (1000 * t / len(found.named) for t in (found.seconds, found.cpu_seconds))
-    lines += ["", f"Features: {per_instance:.0f} ms per instance, {per_instance_cpu:.0f} ms of processor time.", ""]
+    lines += [
+        "",
+        f"Features: {per_instance:.0f} ms per instance, {per_instance_cpu:.0f} ms of processor time ({load()}).",
+        "",
+    ]
     return "\n".join(lines)
-
-
-def machine() -> str:
-    return f"{platform.machine()} with {os.cpu_count()} cores"
-
-
-def commit() -> str:
-    command = ["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    return done.stdout.strip() or "unknown"
 
 
 def main() -> None:
@@ -258,7 +266,7 @@ def main() -> None:
     parser.add_argument("--weights", default="", help="its local weights file")
     parser.add_argument("--views", type=int, default=QueryConfig().views)
     parser.add_argument("--growth", type=float, nargs="+", default=QueryConfig().crop_growth)
-    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "results" / "text.md")
+    parser.add_argument("--out", type=Path, default=RESULTS / "text.md")
     arguments = parser.parse_args()
     config = QueryConfig(views=arguments.views, crop_growth=tuple(arguments.growth))
     encoder: Encoder = open_clip.load(arguments.model, arguments.weights) if arguments.model else conse.load()

@@ -16,7 +16,7 @@ from ..errors import Seg3DError
 _MARKS = {"error": "[bold red]error  [/]", "warning": "[yellow]warning[/]", "info": "[cyan]note   [/]"}
 
 
-def check(path: str, json_output: bool = False, *, max_frames: int = 400, **options: Any) -> int:
+def check(path: str, json_output: bool = False, *, max_frames: int | None = None, **options: Any) -> int:
     """Checks the source at `path` and prints a report. Returns the exit code: 0 when fine, 1 when something is wrong.
 
     `options` are those of `open_source`; those that are None are left to the source.

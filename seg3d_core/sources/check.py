@@ -29,10 +29,12 @@ from .consistency import (
     thumbnail,
 )
 from .hypotheses import HYPOTHESES, SHIFTS, Culprit, find_culprit
+from .images import check_thinning
 
 Progress = Callable[[int, int], None]
 GOOD, POOR = 0.85, 0.65
 _ROUNDS = 2
+MOST_FRAMES = 400
 
 
 @dataclass(frozen=True)
@@ -88,14 +90,14 @@ class _Gathered:
 def check_source(
     source: Source | str | Path,
     *,
-    max_frames: int = 400,
+    max_frames: int | None = None,
     progress: Progress | None = None,
     **options: Any,
 ) -> CheckReport:
-    """Looks at the first `max_frames` frames of a source, or of what lies at a path (`options` as of `open_source`).
+    """Looks at the first `max_frames` frames (400 unless given) of a source, or of what lies at a path.
 
-    `progress` is called with (done, total). Raises SourceError where nothing can be opened; a source without a
-    usable frame is reported, not raised.
+    `options` are those of `open_source`. `progress` is called with (done, total). Raises SourceError where nothing
+    can be opened; a source without a usable frame is reported, not raised.
     """
     if isinstance(source, (str, Path)):
         from .guess import open_source
@@ -103,6 +105,8 @@ def check_source(
         source = open_source(source, **options)
     elif options:
         raise SourceError(f"options {', '.join(options)} go with a path, not with a source that is open already")
+    check_thinning(1, max_frames)
+    max_frames = max_frames or MOST_FRAMES
     steps = min(len(source), max_frames) + _ROUNDS * len(HYPOTHESES) + 1
     done = 0
 

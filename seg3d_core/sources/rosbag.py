@@ -10,9 +10,9 @@ What a bag needs:
 
 Topics are guessed by type, encoding, frame and name; `rgb_topic`, `depth_topic`, `camera_info_topic` and
 `pose_topic` name them instead. Poses come from `pose_topic` if given, else from TF, in `map_frame` (by default the
-root above the camera), else from the only pose topic. The optical frame is depth's `frame_id`, or
-`camera_frame`. TF counts when anything above the camera moves. A pose topic gives the pose of its child frame (`pose_frame` for those that name none, by default
-the optical frame itself); where static transforms lead from there to the optical frame they are added.
+root above the camera), where anything above the camera moves, else from the only pose topic. The optical frame
+is depth's `frame_id`, or `camera_frame`. A pose topic gives the pose of its child frame (`pose_frame` for those
+that name none, by default the optical frame itself); static transforms from there to the optical frame are added.
 
 Colour and depth are paired by nearest header stamp within `slop` seconds. Poses are interpolated, never
 extrapolated, between samples at most `max_gap` seconds apart. Frames without partner or pose are counted as `no_depth`

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import logging
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -35,7 +37,7 @@ def import_torchvision() -> None:
     """
     global _operator_library
     try:
-        pass
+        importlib.import_module("torchvision")
     except RuntimeError as error:
         if "torchvision::nms does not exist" not in str(error):
             raise
@@ -44,14 +46,9 @@ def import_torchvision() -> None:
             library.define(schema)
         _operator_library = library
         log.info("torchvision was built for another torch: its operators are left out, its transforms work")
-        _forget_half_imported("torchvision")
-
-
-def _forget_half_imported(package: str) -> None:
-    import sys
-
-    for name in [n for n in sys.modules if n == package or n.startswith(package + ".")]:
-        del sys.modules[name]
+        for name in [n for n in sys.modules if n.partition(".")[0] == "torchvision"]:
+            del sys.modules[name]
+        importlib.import_module("torchvision")
 
 
 class OpenClipEncoder:

@@ -1,8 +1,11 @@
 """What `colcon test` runs: launch files compile, and run where launch is installed; the config files are whole."""
 
+import ast
 import importlib.util
+import sys
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import pytest
 import yaml
@@ -10,20 +13,26 @@ import yaml
 ROOT = Path(__file__).resolve().parents[1]
 
 
+class Anything(MagicMock):
+    """Stands in for launch where it is not installed: names and calls of the file are still followed."""
+
+    __path__ = ()
+
+
 @pytest.mark.parametrize("path", sorted(ROOT.glob("launch/*.py")), ids=lambda p: p.name)
-def test_launch_file(path):
-    compile(path.read_text(), str(path), "exec")
-    if importlib.util.find_spec("launch_ros") is None:
-        return
-    spec = importlib.util.spec_from_file_location("launch_file", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    assert module.generate_launch_description().entities
+def test_launch_file(path, monkeypatch):
+    code = compile(path.read_text(), str(path), "exec")
+    installed = importlib.util.find_spec("launch_ros") is not None
+    if not installed:
+        for name in (n.module for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.ImportFrom)):
+            monkeypatch.setitem(sys.modules, name, Anything())
+    scope = {}
+    exec(code, scope)
+    description = scope["generate_launch_description"]()
+    assert not installed or description.entities
 
 
 def test_launch_arguments_are_parameters_of_the_node():
-    import ast
-
     from seg3d_ros.parameters import OWN
 
     tree = ast.parse((ROOT / "launch" / "segment.launch.py").read_text())

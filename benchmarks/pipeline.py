@@ -1,0 +1,93 @@
+"""The full RE0 pass per frame: fuse, look, segment in 2D, vote, and now and then a snapshot of instances.
+
+    python benchmarks/pipeline.py [--scene examples/studio] [--json FILE]
+
+Whole runs through the real Scene at 320x240 and 640x480 (enlarged from the scene's own size), stage by stage: median and
+95th percentile by the clock. Writes docs/results/pipeline.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+from pathlib import Path
+
+from common import RESULTS, ROOT, commit, enlarged, load, machine
+
+from seg3d_core.build import build_masks, build_scene
+from seg3d_core.config import Config, build
+from seg3d_core.runtime import OfflineResult, run_offline
+from seg3d_core.runtime.warmup import warm_up
+from seg3d_core.sources.guess import open_source
+from seg3d_core.types import Frame
+
+SIZES = ((320, 240), (640, 480))
+MEANING = {
+    "integrate": "fusion and visibility, every frame",
+    "masks": "geometric 2D masks, every keyframe",
+    "observe": "votes, alignment, log, JPEG, every keyframe",
+    "segment": "copy, merge, fill, score, boxes, ids: every 5th keyframe, beside the frames when live",
+    "frame": "integrate, masks and observe together",
+}
+
+
+class Frames:
+    """Frames in memory, as a source."""
+
+    kind = "memory"
+
+    def __init__(self, name: str, frames: list[Frame]):
+        self.name, self.frames, self.drops = name, frames, {}
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    def __iter__(self):
+        return iter(self.frames)
+
+
+def run(name: str, frames: list[Frame], config: Config) -> OfflineResult:
+    return run_offline(build_scene(config), Frames(name, frames), build_masks(config))
+
+
+def table(results: dict[str, OfflineResult]) -> str:
+    lines = ["| stage | size | median ms | p95 ms | runs | |", "|---|---|---|---|---|---|"]
+    for size, result in results.items():
+        for stage, meaning in MEANING.items():
+            s = result.statistics.stages[stage]
+            lines.append(f"| {stage} | {size} | {s.median_ms:.1f} | {s.p95_ms:.1f} | {s.count} | {meaning} |")
+    lines += ["", "| size | points | instances | map MB | views MB |", "|---|---|---|---|---|"]
+    for size, result in results.items():
+        s = result.statistics
+        memory = s.memory_mb
+        lines.append(f"| {size} | {s.points:,} | {s.instances} | {memory['map']:.0f} | {memory['views']:.1f} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--scene", type=Path, default=ROOT / "examples" / "studio", help="any source of frames")
+    parser.add_argument("--json", type=Path, help="also write the numbers here")
+    options = parser.parse_args()
+    config = build()
+    warm_up(config, build_masks(config))
+    source = list(open_source(options.scene))
+    results = {
+        f"{w}x{h}": run(options.scene.name, [enlarged(frame, w, h) for frame in source], config) for w, h in SIZES
+    }
+    text = f"""# The full RE0 pass, stage by stage
+
+{datetime.date.today()}, {machine()}, commit {commit()}; load average {load()}.
+Scene {options.scene.name}, {len(source)} frames; written by `python benchmarks/pipeline.py`.
+
+{table(results)}
+"""
+    (RESULTS / "pipeline.md").write_text(text)
+    if options.json:
+        options.json.write_text(json.dumps({size: r.statistics.as_dict() for size, r in results.items()}, indent=1))
+    print(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -102,11 +102,14 @@ colcon: $(NODE) $(VENV)/.test
 	PATH="$(abspath $(BIN)):$$PATH" colcon test
 	PATH="$(abspath $(BIN)):$$PATH" colcon test-result --verbose
 
+# Scenes with ground truth, in ScanNet's exported layout; examples/studio is one of them.
+SCENES ?= ../shared/data/house
 benchmarks: install
 	$(BIN)/python benchmarks/mapping.py
-	$(BIN)/python benchmarks/masks2d.py
-	$(BIN)/python benchmarks/house.py
-	$(BIN)/python benchmarks/text.py
+	$(BIN)/python benchmarks/pipeline.py
+	$(BIN)/python benchmarks/masks2d.py --scenes $(SCENES)
+	$(BIN)/python benchmarks/house.py --scenes $(SCENES) --masks gt --masks geometric
+	$(BIN)/python benchmarks/text.py $(SCENES)
 
 clean:
 	rm -rf $(VENV) build install log out

@@ -2,8 +2,8 @@
 
     python benchmarks/pipeline.py [--scene examples/studio] [--json FILE]
 
-Whole runs through the real Scene at 320x240 and 640x480 (enlarged from the scene's own size), stage by stage: median and
-95th percentile by the clock. Writes docs/results/pipeline.md.
+Whole runs through the real Scene at 320x240 and 640x480 (enlarged from the scene's own size), stage by stage:
+median and 95th percentile by the clock. Writes docs/results/pipeline.md.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ class Frames:
 
     def __init__(self, name: str, frames: list[Frame]):
         self.name, self.frames, self.drops = name, frames, {}
+        self.frame_names = [frame.name for frame in frames]
 
     def __len__(self) -> int:
         return len(self.frames)

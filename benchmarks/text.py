@@ -38,6 +38,8 @@ fire extinguisher, tent, skateboard, helmet, tree, fountain, horse, surfboard, w
 vending machine, boat"""
 
 
+ABSENT_KINDS = ("furniture that stands in another of these homes", "what could stand in a home", "what hardly could")
+
 # Words of one line are never taken for absent beside each other: people use one for the other.
 ALIKE = """chair, armchair, stool, bench
 sink, washbasin
@@ -47,11 +49,11 @@ wardrobe, kitchen cabinet
 television, tv stand"""
 
 
-def absent_texts(here: set[str], everywhere: set[str]) -> tuple[list[str], list[str]]:
-    """(what could stand in this home and does not, what hardly could): the other scenes' categories count as well."""
+def absent_texts(here: set[str], everywhere: set[str]) -> tuple[list[str], list[str], list[str]]:
+    """What is not here: furniture of the other scenes, what could stand in a home, what hardly could."""
     alike = [set(split_words(line)) for line in ALIKE.splitlines()]
     near = here.union(*(group for group in alike if group & here))
-    return split_words(ABSENT_AT_HOME) + sorted(everywhere - near), split_words(ABSENT_ELSEWHERE)
+    return sorted(everywhere - near), split_words(ABSENT_AT_HOME), split_words(ABSENT_ELSEWHERE)
 
 
 def split_words(text: str) -> list[str]:
@@ -129,8 +131,7 @@ class Findings:
     ranks_by_looks: Array
     best: Array
     present: Array
-    at_home: Array
-    furniture: Array
+    kinds: Array
     scene_of: Array
     named: Array
     seconds: float
@@ -153,25 +154,15 @@ def evaluate(root: Path, encoder: Encoder, config: QueryConfig) -> Findings:
         seconds += time.perf_counter() - started
         cpu_seconds += time.process_time() - cpu_started
         names = sorted(set(categories))
-        home, elsewhere = absent_texts(here, everywhere)
-        similarity, _ = query.compare([*names, *home, *elsewhere], snapshot)
-        furniture = [text in everywhere for text in (*names, *home, *elsewhere)]
-        kinds = np.repeat([0, 1, 2], [len(names), len(home), len(elsewhere)])
+        furniture, home, elsewhere = absent_texts(here, everywhere)
+        similarity, _ = query.compare([*names, *furniture, *home, *elsewhere], snapshot)
+        groups = (names, furniture, home, elsewhere)
+        kinds = np.repeat(range(len(groups)), [len(group) for group in groups])
         named = np.array([a == b for a, b in zip(query.labels(snapshot), categories, strict=True)])
         ranks = rank_scene(similarity, categories, names)
         by_looks = rank_scene(query.compare_looks(names, snapshot)[0], categories, names)
-        parts.append(
-            (
-                ranks,
-                by_looks,
-                similarity.max(0),
-                kinds == 0,
-                kinds < 2,
-                np.array(furniture),
-                np.full(len(kinds), number),
-                named,
-            )
-        )
+        best = similarity.max(0)
+        parts.append((ranks, by_looks, best, kinds == 0, kinds, np.full(len(kinds), number), named))
     joined = [np.concatenate(column) for column in zip(*parts, strict=True)]
     return Findings(tuple(f.name for f in folders), *joined, seconds, cpu_seconds)
 
@@ -182,7 +173,7 @@ def leave_one_out(found: Findings) -> Array:
     out = np.zeros(len(best))
     for scene in np.unique(found.scene_of):
         held = found.scene_of == scene
-        slope, intercept = calibration.fit(best[~held], present[~held])
+        slope, intercept = calibration.fit(best[~held], present[~held], calibration.class_weights(found.kinds[~held]))
         out[held] = 1 / (1 + np.exp(-(slope * best[held] + intercept)))
     return out
 
@@ -190,14 +181,14 @@ def leave_one_out(found: Findings) -> Array:
 def make_calibration(found: Findings, encoder: Encoder, config: QueryConfig) -> calibration.Calibration:
     """The curve from all scenes; its thresholds from the left-out probabilities, which are the honest ones."""
     present = found.present
-    slope, intercept = calibration.fit(found.best, present)
+    slope, intercept = calibration.fit(found.best, present, calibration.class_weights(found.kinds))
     held_out = leave_one_out(found)
     return calibration.Calibration(
         encoder.id,
         round(slope, 6),
         round(intercept, 6),
         calibration.PRECISIONS,
-        tuple(round(t, 4) for t in calibration.thresholds(held_out, present)),
+        tuple(round(t, 4) for t in calibration.thresholds(held_out, present, calibration.class_weights(found.kinds))),
         int(present.sum()),
         int((~present).sum()),
         round(calibration.area_under_curve(held_out, present), 4),
@@ -210,16 +201,12 @@ def make_calibration(found: Findings, encoder: Encoder, config: QueryConfig) -> 
 
 def report(found: Findings, encoder: Encoder, config: QueryConfig) -> str:
     """The page: ranks beside chance, present against absent, the trade-off curve, time."""
-    ranks, present, at_home = found.ranks, found.present, found.at_home
+    ranks, present, kinds = found.ranks, found.present, found.kinds
     held_out = leave_one_out(found)
+    weight = calibration.class_weights(kinds)
     hit1, hit3, chance1, chance3 = ranks.mean(0)
     looks1, looks3 = found.ranks_by_looks.mean(0)[:2]
-    auc = calibration.area_under_curve(held_out, present)
-    auc_home, auc_furniture = (
-        calibration.area_under_curve(held_out[kind], present[kind]) for kind in (at_home, found.furniture)
-    )
-    hard = int((found.furniture & ~present).sum())
-    cut, precision, recall = calibration.precision_recall(held_out, present)
+    cut, precision, recall = calibration.precision_recall(held_out, present, weight)
     lines = [
         "# Text queries on ground-truth instances",
         "",
@@ -238,15 +225,21 @@ def report(found: Findings, encoder: Encoder, config: QueryConfig) -> str:
         "",
         f"One standard error of the hits is {np.sqrt(hit1 * (1 - hit1) / len(ranks)):.2f}.",
         "",
-        f"**Present against absent**, curves fitted on the other scenes: {int(present.sum())} texts that name",
-        f"something in the scene, {int((~present).sum())} that do not. Area under the curve {auc:.2f}; {auc_home:.2f}",
-        f"against those that could stand in such a home, {auc_furniture:.2f} against {hard} pieces of furniture",
-        "that stand in another of these homes and not in this one. Both kinds of text weigh the same:",
+        f"**Present against absent**, {int(present.sum())} texts that name something in the scene and",
+        f"{int((~present).sum())} that do not; curves fitted on the other scenes.",
+        "",
+        "| absent texts | number | area under the curve |",
+        "|---|---|---|",
+        *(describe_kind(name, kind, held_out, kinds) for kind, name in enumerate(ABSENT_KINDS, 1)),
+        "",
+        "Present texts count as much as absent ones, and each kind of absent ones as much as another:",
         "",
         "| precision asked | threshold | precision | recall |",
         "|---|---|---|---|",
     ]
-    for wanted, threshold in zip(calibration.PRECISIONS, calibration.thresholds(held_out, present), strict=True):
+    for wanted, threshold in zip(
+        calibration.PRECISIONS, calibration.thresholds(held_out, present, weight), strict=True
+    ):
         last = int(np.nonzero(cut >= threshold)[0][-1])
         lines.append(f"| {wanted:.2f} | {threshold:.2f} | {precision[last]:.2f} | {recall[last]:.2f} |")
     per_instance, per_instance_cpu = (1000 * t / len(found.named) for t in (found.seconds, found.cpu_seconds))
@@ -256,6 +249,12 @@ def report(found: Findings, encoder: Encoder, config: QueryConfig) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def describe_kind(name: str, kind: int, held_out: Array, kinds: Array) -> str:
+    among = (kinds == 0) | (kinds == kind)
+    area = calibration.area_under_curve(held_out[among], kinds[among] == 0)
+    return f"| {name} | {int((kinds == kind).sum())} | {area:.2f} |"
 
 
 def main() -> None:

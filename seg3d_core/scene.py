@@ -217,6 +217,15 @@ class Scene:
         self.sequence, self.stamp = int(meta["sequence"]), float(meta["stamp"])
 
     @property
+    def memory_mb(self) -> dict[str, float]:
+        """What the rooms hold."""
+        return {
+            "map": self.map.memory_bytes / 1e6,
+            "votes and log": self.segmenter.memory_bytes / 1e6,
+            "views": self.images.memory_bytes / 1e6,
+        }
+
+    @property
     def camera_poses(self) -> list[Array]:
         """T_world_camera (4, 4) of the keyframes, in order."""
         return [self._keyframe_poses[n] for n in sorted(self._keyframe_poses)]

@@ -24,6 +24,7 @@ class Frames(list):
     def __init__(self, frames):
         super().__init__(frames)
         self.drops = {}
+        self.frame_names = [f.name for f in frames]
 
 
 @pytest.fixture

@@ -23,12 +23,14 @@ def list_models(*, json_output: bool = False, weights_dir: str = "") -> int:
         print_json({"weights": entries})
         return 0
     table = Table(title="Weights", title_justify="left")
-    for heading in ("name", "what for", "MB", "code", "weights", "where"):
-        table.add_column(heading, justify="right" if heading == "MB" else "left")
+    table.add_column("name", no_wrap=True)
+    table.add_column("MB", justify="right", no_wrap=True)
+    for heading in ("what for", "licence of the weights", "where"):
+        table.add_column(heading, overflow="fold")
     for name, record in weights.RECORDS.items():
         place = str(found[name]) if found[name] else f"not here: seg3d models fetch {name}"
         megabytes = f"{record.size / 1e6:.1f}"
-        table.add_row(name, record.purpose, megabytes, record.code_licence, record.weights_licence, place)
+        table.add_row(name, megabytes, record.purpose, record.weights_licence, place)
     console.print(table)
     return 0
 

@@ -11,6 +11,7 @@ from typing import Any
 from ..build import build_masks, build_query, build_scene
 from ..config import Config
 from ..errors import Seg3DError, SourceError
+from ..perception.label_files import LabelFiles
 from ..query.text import TextQuery
 from ..runtime import OfflineResult, run_offline
 from ..runtime.offline import Observer
@@ -39,7 +40,7 @@ def run(
     source = open_source(path, **source_options)
     masks = build_masks(config)
     if isinstance(masks, LabelFiles):
-        masks.check_against(_frame_names(source))
+        masks.check_against(source.frame_names)
     scene = build_scene(config, points)
     recording = _recording(out, record)
     start = time.perf_counter()

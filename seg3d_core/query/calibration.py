@@ -2,7 +2,8 @@
 
 A cosine has no meaning of its own, so nothing is compared with a guessed limit. `benchmarks/text.py --fit` makes
 the coefficients in `calibrations.json` from texts that name something in a scene and texts that do not, in equal
-weight. Coefficients of one encoder are never used for another.
+weight; among these, furniture of other homes, small things and things that no home holds weigh the same.
+Coefficients of one encoder are never used for another.
 """
 
 from __future__ import annotations
@@ -63,17 +64,18 @@ def load(encoder_id: str) -> Calibration | None:
     return Calibration(**{**entry, **{name: tuple(entry[name]) for name in lists}})
 
 
-def fit(similarity: Array, present: Array) -> tuple[float, float]:
-    """(slope, intercept) of the logistic curve by maximum likelihood, both classes in equal weight.
+def fit(similarity: Array, present: Array, weight: Array | None = None) -> tuple[float, float]:
+    """(slope, intercept) of the logistic curve by maximum likelihood.
 
-    similarity (n,), of the best instance for each text; present bool (n,).
+    similarity (n,), of the best instance for each text; present bool (n,); `weight` (n,) sums to 1 and is
+    `class_weights(present)` by default.
     """
     x, y = np.asarray(similarity, float), np.asarray(present, bool)
     if y.all() or not y.any():
         raise ValueError("a calibration needs texts that are present and texts that are absent")
     mean, deviation = x.mean(), x.std() or 1.0
     design = np.stack([(x - mean) / deviation, np.ones(len(x))], 1)
-    weight = class_weights(y)
+    weight = class_weights(y) if weight is None else weight
     # A weak ridge keeps the slope finite where the two classes do not overlap.
     ridge = np.diag([1e-4, 0.0])
     beta = np.zeros(2)
@@ -89,24 +91,36 @@ def fit(similarity: Array, present: Array) -> tuple[float, float]:
     return float(slope), float(beta[1] - slope * mean)
 
 
-def class_weights(present: Array) -> Array:
-    """Weights (n,) with which present and absent texts count the same; they sum to 1."""
-    y = np.asarray(present, bool)
-    return np.where(y, 0.5 / max(y.sum(), 1), 0.5 / max((~y).sum(), 1))
+def class_weights(kinds: Array) -> Array:
+    """Weights (n,) that sum to 1: half for present texts, half for absent ones, each kind of them the same.
+
+    kinds (n,): bool, present or not; or int, 0 = present and any other number a kind of absent texts.
+    """
+    kinds = np.asarray(kinds)
+    if kinds.dtype == bool:
+        kinds = (~kinds).astype(int)
+    absent = np.unique(kinds[kinds != 0])
+    weight = np.zeros(len(kinds))
+    for kind in np.unique(kinds):
+        members = kinds == kind
+        weight[members] = 0.5 / members.sum() / (1 if kind == 0 else len(absent))
+    return weight
 
 
-def precision_recall(probability: Array, present: Array) -> tuple[Array, Array, Array]:
-    """(thresholds, precision, recall), thresholds falling, both classes in equal weight."""
+def precision_recall(probability: Array, present: Array, weight: Array | None = None) -> tuple[Array, Array, Array]:
+    """(thresholds, precision, recall), thresholds falling; `weight` as in `fit`."""
     y = np.asarray(present, bool)
     order = np.argsort(-np.asarray(probability), kind="stable")
-    weight = class_weights(y)[order]
+    weight = (class_weights(y) if weight is None else weight)[order]
     right = np.cumsum(weight * y[order])
     return np.asarray(probability)[order], right / np.cumsum(weight), right / max(right[-1], 1e-12)
 
 
-def thresholds(probability: Array, present: Array, precisions: Sequence[float] = PRECISIONS) -> tuple[float, ...]:
+def thresholds(
+    probability: Array, present: Array, weight: Array | None = None, precisions: Sequence[float] = PRECISIONS
+) -> tuple[float, ...]:
     """For each precision the lowest threshold that reaches it; where none does, that of the best answer."""
-    cut, precision, _ = precision_recall(probability, present)
+    cut, precision, _ = precision_recall(probability, present, weight)
     lowest = []
     for wanted in precisions:
         reached = np.nonzero(precision >= wanted)[0]

@@ -88,7 +88,13 @@ class TextQuery:
             phrase,
             tuple(self._make_answer(k, float(score[k]), snapshot) for k in fitting),
             bool(fitting),
-            self._describe(phrase, len(fitting), seen, float(score[order[0]]), threshold),
+            self._describe(
+                phrase,
+                len(fitting),
+                seen,
+                self._make_answer(int(order[0]), float(score[order[0]]), snapshot),
+                threshold,
+            ),
             self._encoder.id,
             self._encoder.approximate,
             self._calibration is not None,
@@ -168,7 +174,7 @@ class TextQuery:
         label = snapshot.names[k] if k < len(snapshot.names) else ""
         return Answer(int(snapshot.instances.ids[k]), min(max(score, 0.0), 1.0), (cx, cy, cz), (ex, ey, ez), label)
 
-    def _describe(self, phrase: str, fitting: int, seen: Array, best: float, threshold: float) -> str:
+    def _describe(self, phrase: str, fitting: int, seen: Array, best: Answer, threshold: float) -> str:
         assert self._encoder is not None
         count = int(seen.sum())
         if not count:
@@ -176,7 +182,8 @@ class TextQuery:
         kind = " by the offline stand-in, approximate" if self._encoder.approximate else ""
         if fitting:
             return f"{fitting} of {count} instances{kind}"
-        return f"nothing matched {phrase!r} among {count} instances{kind} (best {best:.2f}, needed {threshold:.2f})"
+        nearest = f"nearest: instance {best.instance_id} with {best.score:.2f}, needed {threshold:.2f}"
+        return f"nothing matched {phrase!r} among {count} instances{kind} ({nearest})"
 
 
 def clean_text(text: str) -> str:

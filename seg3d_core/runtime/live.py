@@ -179,14 +179,9 @@ class LiveRuntime:
             "segmentation": Queue(len(self._segmentation), 1, self._segmentation.dropped),
         }
         scene = self._scene
-        memory = {
-            "map": scene.map.memory_bytes / 1e6,
-            "views": scene.images.memory_bytes / 1e6,
-            "text features": self._text.memory_bytes / 1e6,
-        }
         return self._recorder.read(
             queues=queues,
-            memory_mb=memory,
+            memory_mb={**scene.memory_mb, "text features": self._text.memory_bytes / 1e6},
             points=len(scene.map),
             instances=len(self.snapshot.instances),
             last_stamp=scene.stamp or None,

@@ -63,9 +63,11 @@ def run_offline(
         _segment(scene, recorder, observers)
     for reason, n in source.drops.items():
         recorder.drop(f"source: {reason}", n)
-    memory = {"map": scene.map.memory_bytes / 1e6, "views": scene.images.memory_bytes / 1e6}
     statistics = recorder.read(
-        memory_mb=memory, points=len(scene.map), instances=len(scene.snapshot.instances), last_stamp=scene.stamp
+        memory_mb=scene.memory_mb,
+        points=len(scene.map),
+        instances=len(scene.snapshot.instances),
+        last_stamp=scene.stamp,
     )
     return OfflineResult(scene.snapshot, statistics)
 

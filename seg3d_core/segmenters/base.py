@@ -40,6 +40,11 @@ class Segmenter(Protocol):
 
     def reset(self) -> None: ...
 
+    @property
+    def memory_bytes(self) -> int:
+        """Of everything kept per point and per keyframe."""
+        ...
+
     def state(self) -> dict[str, Array]:
         """Arrays that `restore` takes back; saved inside the map file."""
         ...

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Protocol, runtime_checkable
 
 from ..types import Frame
@@ -25,6 +25,11 @@ class Source(Protocol):
 
     def __len__(self) -> int:
         """Frames that iteration will try (before drops)."""
+        ...
+
+    @property
+    def frame_names(self) -> Sequence[str]:
+        """`Frame.name` of those, in order: masks made elsewhere are found by them."""
         ...
 
     def __iter__(self) -> Iterator[Frame]: ...

@@ -117,6 +117,11 @@ class _Thinned:
     def __len__(self) -> int:
         return len(self._chosen)
 
+    @property
+    def frame_names(self) -> list[str]:
+        names = self.source.frame_names
+        return [names[index] for index in self._chosen]
+
     def __iter__(self) -> Iterator[Frame]:
         for frame in self.source:
             if frame.index in self._chosen:

@@ -76,6 +76,10 @@ class FileSequence:
     def __len__(self) -> int:
         return len(self.files)
 
+    @property
+    def frame_names(self) -> list[str]:
+        return [files.name for files in self.files]
+
     def __iter__(self) -> Iterator[Frame]:
         self.drops = {}
         for index, files in enumerate(self.files):

@@ -107,6 +107,10 @@ class RosbagSource:
     def __len__(self) -> int:
         return len(self._plan)
 
+    @property
+    def frame_names(self) -> list[str]:
+        return [self._names[colour] for colour, _, _ in self._plan]
+
     def __iter__(self) -> Iterator[Frame]:
         self.drops = {"bag_damaged": 1} if self.damage else {}
         wanted: dict[tuple[str, int], int] = {}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -313,3 +315,28 @@ def test_open_clip_without_a_weights_file_says_what_to_set(tmp_path) -> None:
         open_clip.load("ViT-B-16", "")
     with pytest.raises(WeightsError, match="no such file"):
         open_clip.load("ViT-B-16", str(tmp_path / "none.pt"))
+
+
+FAKE_TORCHVISION = """
+import torch
+@torch.library.register_fake("torchvision::nms")
+def nms(boxes, scores, threshold):
+    return boxes
+works = True
+"""
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"), [(FAKE_TORCHVISION, "works"), ("raise RuntimeError('other')", "other")]
+)
+def test_a_torchvision_built_for_another_torch_is_helped_and_other_errors_pass(tmp_path, content, expected) -> None:
+    (tmp_path / "torchvision").mkdir()
+    (tmp_path / "torchvision" / "__init__.py").write_text(content)
+    script = (
+        f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
+        "from seg3d_core.perception.encoders.open_clip import import_torchvision\n"
+        "import_torchvision(); import_torchvision()\n"
+        "import torchvision; print('works' if torchvision.works else '')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert expected in (done.stdout if expected == "works" else done.stderr)

@@ -32,6 +32,12 @@ def test_both_classes_weigh_the_same_however_many_there_are() -> None:
     assert calibration.fit(*doubled) == pytest.approx((slope, intercept), rel=1e-2)
 
 
+def test_kinds_of_absent_texts_weigh_the_same_however_many_there_are() -> None:
+    weight = calibration.class_weights(np.array([0, 0, 1, 2, 2, 2, 2]))
+    assert weight == pytest.approx([0.25, 0.25, 0.25, *[0.0625] * 4])
+    assert calibration.class_weights(np.array([True, False, False])) == pytest.approx([0.5, 0.25, 0.25])
+
+
 def test_separable_data_give_a_finite_curve() -> None:
     slope, intercept = calibration.fit(np.r_[np.zeros(5), np.ones(5)], np.r_[np.zeros(5), np.ones(5)].astype(bool))
     assert np.isfinite(slope) and np.isfinite(intercept) and slope > 0  # noqa: PT018

@@ -92,6 +92,7 @@ def test_nothing_matches_what_is_not_there(config) -> None:
     assert not result.matched
     assert result.answers == ()
     assert "nothing matched 'blue'" in result.message
+    assert "nearest: instance" in result.message
 
 
 def calibrated(monkeypatch, slope: float = 20.0, intercept: float = -14.0) -> None:

@@ -23,7 +23,10 @@ collect_ignore_glob = [] if WITH_ROS else ["test_*.py"]
 
 def _free_domain() -> int:
     """One whose discovery port nobody holds; above 101 the ports collide with Linux's ephemeral range."""
-    for domain in random.SystemRandom().sample(range(1, 102), 101):
+    # Workers of one run choose from different ones: nobody holds a port yet while they do.
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 8
+    domains = range(1 + worker, 102, 8)
+    for domain in random.SystemRandom().sample(domains, len(domains)):
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
             try:
                 probe.bind(("", 7410 + 250 * domain))

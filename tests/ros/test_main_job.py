@@ -67,7 +67,8 @@ def test_frames_in_instances_out_and_the_map_kept(start, ros, tmp_path):
 
 
 def test_odometry_from_a_recording_that_loops_with_its_own_stamps(start, ros):
-    node = start("node", "query.encoder:=none", "pose_source:=odometry", "pose_topic:=odometry")
+    settings = ("query.encoder:=none", "pose_source:=odometry", "pose_topic:=odometry", "pose_timeout:=60.0")
+    node = start("node", *settings)
     player = start(
         "player", f"source:={STUDIO}", "rate:=10.0", "frames:=15", "step:=4", "stamps:=source", "loop:=true",
         "pose_output:=odometry", "pose_delay:=2", "depth_encoding:=32FC1", "wait_for_subscribers:=60.0",

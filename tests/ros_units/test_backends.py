@@ -59,6 +59,26 @@ class TestSynchroniser:
         assert out == [(1.0, 1.0)]
         assert sync.backward == [1, 1]
 
+    def test_slop_itself_is_near_enough(self, make):
+        assert matches(make, [(0, 1.0), (1, 1.25)], slop=0.25)[0] == [(1.0, 1.25)]
+        assert matches(make, [(0, 1.0), (1, 1.0)], slop=0.0)[0] == [(1.0, 1.0)]
+
+    def test_a_callback_that_throws_stops_nothing(self, make):
+        out = []
+
+        def throw_once(a, b):
+            out.append(a.at)
+            if len(out) == 1:
+                raise ValueError
+
+        sync = make(2, throw_once)
+        sync.add(0, 1.0, item(1.0))
+        with pytest.raises(ValueError):
+            sync.add(1, 1.0, item(1.0))
+        for stream in (0, 1):
+            sync.add(stream, 2.0, item(2.0))
+        assert out == [1.0, 2.0]
+
     def test_a_silent_stream_stays_bounded(self, make):
         out, sync = matches(make, [(0, 1 + i / 30) for i in range(1000)], queue=10)
         assert not out

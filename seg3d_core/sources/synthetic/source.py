@@ -99,6 +99,10 @@ class SyntheticSource:
     def __len__(self) -> int:
         return self.frames
 
+    @property
+    def frame_names(self) -> list[str]:
+        return [str(index) for index in range(self.frames)]
+
     def __iter__(self) -> Iterator[Frame]:
         return (self[index] for index in range(self.frames))
 

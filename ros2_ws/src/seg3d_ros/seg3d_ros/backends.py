@@ -11,6 +11,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from geometry_msgs.msg import TransformStamped
+from rclpy.duration import Duration
+from rclpy.time import Time
+
+from seg3d_core.geometry import quaternion_to_matrix
 
 from . import convert, validate
 from .sync import Synchroniser
@@ -36,13 +41,11 @@ class FilterSynchroniser(Synchroniser):
 
     def __init__(self, streams: int, on_match: Any, *, slop: float = 0.02, queue: int = 10, **options: Any):
         super().__init__(streams, on_match, slop=slop, queue=queue, **options)
+        self._found: list[tuple[Any, ...]] = []
         self._filters = [message_filters.SimpleFilter() for _ in range(streams)]
         self._policy = message_filters.ApproximateTimeSynchronizer(self._filters, queue, slop)
-        self._policy.registerCallback(self._matched)
-
-    def _matched(self, *items: Any) -> None:
-        self.matched += 1
-        self.on_match(*items)
+        # The policy calls back while it holds a lock, which an exception would leave locked: collect, then tell.
+        self._policy.registerCallback(lambda *items: self._found.append(items))
 
     def _clear(self) -> None:
         for queue in self._policy.queues:
@@ -50,8 +53,14 @@ class FilterSynchroniser(Synchroniser):
         self._count_unmatched()
 
     def _push(self, stream: int, stamp: float, item: Any) -> None:
+        # The policy takes what is nearer than its slop, we take what is at slop too.
+        self._policy.slop = Duration(nanoseconds=round(self.slop * 1e9) + 1)
         self._filters[stream].signalMessage(item)
+        found, self._found = self._found, []
+        self.matched += len(found)
         self._count_unmatched()
+        for items in found:
+            self.on_match(*items)
 
     def _count_unmatched(self) -> None:
         for stream, queue in enumerate(self._policy.queues):
@@ -64,8 +73,6 @@ class Tf2Buffer(TransformBuffer):
 
     def __init__(self, cache: float = 30.0, reset_after: float = 1.0):
         super().__init__(cache, reset_after)
-        from rclpy.duration import Duration
-
         self._tf2 = tf2_ros.Buffer(cache_time=Duration(seconds=cache))
 
     def add(
@@ -82,9 +89,6 @@ class Tf2Buffer(TransformBuffer):
         self._give(parent.lstrip("/"), child.lstrip("/"), stamp, translation, quaternion, static)
 
     def _give(self, parent: str, child: str, stamp: float, translation: Any, quaternion: Any, static: bool) -> None:
-        from geometry_msgs.msg import TransformStamped
-        from rclpy.time import Time
-
         message = TransformStamped(child_frame_id=child)
         message.header.frame_id = parent
         message.header.stamp = Time(nanoseconds=round(stamp * 1e9)).to_msg()
@@ -100,10 +104,6 @@ class Tf2Buffer(TransformBuffer):
             self._give(self._parent[child], child, 0.0, translation, quaternion, True)
 
     def lookup(self, target: str, source: str, stamp: float) -> np.ndarray:
-        from rclpy.time import Time
-
-        from seg3d_core.geometry import quaternion_to_matrix
-
         target, source = target.lstrip("/"), source.lstrip("/")
         if target == source:
             return np.eye(4)

@@ -93,6 +93,7 @@ class CameraPlayer(Node):
             TFMessage(transforms=[_transform(Header(frame_id=BODY_FRAME), OPTICAL_FRAME, T_BODY_OPTICAL)])
         )
         self.sent = 0
+        self._shift = 0.0
         self._late_poses: list[tuple[Any, np.ndarray]] = []
 
     def _check(self) -> None:
@@ -120,8 +121,7 @@ class CameraPlayer(Node):
         return True
 
     def send(self, frame: Frame) -> None:
-        now = self.get_clock().now() if self.choices.stamps == "now" else Time(nanoseconds=round(frame.stamp * 1e9))
-        header = Header(stamp=now.to_msg(), frame_id=OPTICAL_FRAME)
+        header = Header(stamp=self._stamp(frame).to_msg(), frame_id=OPTICAL_FRAME)
         self._late_poses.append((header.stamp, frame.T_world_camera))
         self.flush_poses(self.choices.pose_delay)
         self.info.publish(convert.camera_to_info(_without_distortion(frame.camera), header))
@@ -130,6 +130,14 @@ class CameraPlayer(Node):
         if self.masks is not None and frame.instance is not None:
             self.masks.publish(convert.numpy_to_image(frame.instance.astype(np.int32), "32SC1", header))
         self.sent += 1
+
+    def _stamp(self, frame: Frame) -> Time:
+        if self.choices.stamps == "now":
+            return self.get_clock().now()
+        # In ROS the stamp 0 says that there is none, but sources may well count from 0.
+        if not self.sent:
+            self._shift = 1.0 if frame.stamp <= 0 else 0.0
+        return Time(nanoseconds=round((frame.stamp + self._shift) * 1e9))
 
     def _depth_message(self, depth: np.ndarray, header: Header) -> Image:
         if self.choices.depth_encoding == "32FC1":

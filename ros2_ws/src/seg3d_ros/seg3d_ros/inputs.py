@@ -28,7 +28,7 @@ except ImportError:  # Humble
     from rclpy.qos_event import SubscriptionEventCallbacks
 
 KNOWN_EVENTS = inspect.signature(SubscriptionEventCallbacks.__init__).parameters
-POSE_QUEUE = 60  # matched frames that wait for their pose; 40 MB at 640 x 480
+POSE_QUEUE = 60  # matched frames that wait for their pose; 90 MB at 640 x 480
 
 
 class Input:

@@ -96,10 +96,12 @@ lint: $(VENV)/.test
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# The root's own tests run under `make test`; here those that need no ROS graph, so that nothing runs twice.
 colcon: $(NODE) $(VENV)/.test
 	$(BIN)/pip install -q colcon-common-extensions
 	PATH="$(abspath $(BIN)):$$PATH" colcon build
-	PATH="$(abspath $(BIN)):$$PATH" colcon test
+	PATH="$(abspath $(BIN)):$$PATH" colcon test --packages-select seg3d_interfaces seg3d_ros
+	PATH="$(abspath $(BIN)):$$PATH" colcon test --packages-select seg3d --pytest-args tests/ros_units
 	PATH="$(abspath $(BIN)):$$PATH" colcon test-result --verbose
 
 # Scenes with ground truth, in ScanNet's exported layout; examples/studio is one of them.

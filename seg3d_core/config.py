@@ -135,7 +135,7 @@ class QueryConfig(_Group):
     )
     top_k: int = _setting(5, "most answers per query", "", ge=1, le=1000)
     precision: float = _setting(
-        0.8, "answers below the calibrated threshold of this precision are `nothing matched`", "", gt=0, lt=1
+        0.75, "answers below the calibrated threshold of this precision are `nothing matched`", "", gt=0, lt=1
     )
     vocabulary: str = _setting("", "a text file, one label per line; empty: the household list that comes along")
     labels: bool = _setting(True, "name each instance by the nearest vocabulary entry")

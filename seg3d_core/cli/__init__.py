@@ -71,9 +71,7 @@ def run(
     masks: Annotated[
         Path | None, typer.Option(help="Masks made elsewhere: one label PNG per frame, named as the frame.")
     ] = None,
-    points: Annotated[
-        Path | None, typer.Option(help="A given cloud (PLY, or npz with `xyz`) as a fixed map.")
-    ] = None,
+    points: Annotated[Path | None, typer.Option(help="A given cloud (PLY, or npz with `xyz`) as a fixed map.")] = None,
     profile: Profile = "cpu-geometric",
     config: Annotated[Path | None, typer.Option(help="A YAML file of settings.")] = None,
     set_: Settings = [],  # noqa: B006

@@ -17,7 +17,7 @@ from ..types import QueryResult, Snapshot
 from .console import console, print_answers
 from .results import report, write_instances, write_report
 
-QUESTIONS = ("the bed", "a chair", "an elephant")
+QUESTIONS = ("the stove", "a bookshelf", "an elephant")
 SETTINGS = {"runtime.segment_every": 10}
 
 

@@ -23,6 +23,8 @@ _TEMPERATURE = 0.1
 # No edge is taken for shorter than this: two voxels of noise make a sheet of paper look thick.
 _SHORTEST = 0.03
 _MIN_POINTS = 10
+# Flat is what is thinner than this, with its skirting board; large is wider than doors and table tops (metres).
+_FLAT, _LARGE = 0.2, 1.6
 
 
 class TypicalSizes:
@@ -66,3 +68,9 @@ def edges_of(snapshot: Snapshot) -> Array:
         if turned.prod() < edges[k].prod():
             edges[k] = turned
     return edges
+
+
+def is_structure(snapshot: Snapshot) -> Array:
+    """Which instances are as flat and large as only walls, floors and ceilings are, bool (K,)."""
+    edges = edges_of(snapshot)
+    return (edges[:, 1] > _LARGE) & (edges[:, 2] < _FLAT)

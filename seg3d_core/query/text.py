@@ -16,7 +16,7 @@ from ..perception.base import Encoder
 from ..types import Answer, Array, QueryResult, Snapshot
 from . import calibration
 from .features import InstanceFeatures
-from .sizes import TypicalSizes, edges_of
+from .sizes import TypicalSizes, edges_of, is_structure
 
 # The largest value that runtime.max_query_length allows.
 _MAX_LENGTH = 10_000
@@ -105,13 +105,18 @@ class TextQuery:
         return self._features is None or self._features.prepare(snapshot, should_stop)
 
     def labels(self, snapshot: Snapshot) -> tuple[str, ...]:
-        """One name per instance: the nearest vocabulary entry, "" where it was not seen or nothing is installed."""
+        """One name per instance: the nearest vocabulary entry.
+
+        "" where it was not seen, where nothing is installed, and for walls, floors and ceilings: a photograph of
+        one says little, and the nearest word to it is a wrong one.
+        """
         if self._features is None:
             return snapshot.names or ("",) * len(snapshot.instances)
         if not len(snapshot.instances):
             return ()
         similarity, seen = self.compare(self._vocabulary, snapshot)
-        return tuple(self._vocabulary[n] if s else "" for n, s in zip(similarity.argmax(1), seen, strict=True))
+        named = seen & ~is_structure(snapshot)
+        return tuple(self._vocabulary[n] if s else "" for n, s in zip(similarity.argmax(1), named, strict=True))
 
     def compare(self, texts: Sequence[str], snapshot: Snapshot) -> tuple[Array, Array]:
         """How well each instance fits each text, float64 (K, T), and which instances were seen, bool (K,).

@@ -40,7 +40,7 @@ def test_kinds_of_absent_texts_weigh_the_same_however_many_there_are() -> None:
 
 def test_separable_data_give_a_finite_curve() -> None:
     slope, intercept = calibration.fit(np.r_[np.zeros(5), np.ones(5)], np.r_[np.zeros(5), np.ones(5)].astype(bool))
-    assert np.isfinite(slope) and np.isfinite(intercept) and slope > 0  # noqa: PT018
+    assert np.isfinite(slope) and np.isfinite(intercept) and slope > 0
 
 
 @pytest.mark.parametrize("present", [np.zeros(4, bool), np.ones(4, bool)])

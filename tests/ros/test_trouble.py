@@ -165,6 +165,8 @@ def test_parameters_have_ranges_and_are_enforced(start, ros):
         ("map.voxel_size:=thick", "map.voxel_size wants a float"),
         ("perception.masks:=odd", "perception.masks"),
         ("pose_source:=gps", "must be one of tf, pose, odometry"),
+        ("points_file:=/nowhere.ply", "cannot configure: "),
+        ("recording:=/nowhere/r.rrd", "cannot write the recording"),
     ],
 )
 def test_a_bad_parameter_ends_the_start_with_a_sentence(start, parameter, words):

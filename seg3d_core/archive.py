@@ -113,7 +113,7 @@ def write_archive(
         temporary.replace(path)
         _sync_folder(path.parent)
     except OSError as error:
-        raise _write_error(path, error) from error
+        raise write_error(path, error) from error
     finally:
         with suppress(OSError):
             temporary.unlink()
@@ -169,7 +169,8 @@ def _remove_leftovers(path: Path) -> None:
                 old.unlink()
 
 
-def _write_error(path: Path, error: OSError) -> MapFileError:
+def write_error(path: Path, error: OSError) -> MapFileError:
+    """What to do about a file that could not be written."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return MapFileError("no_space", f"no space left to write {path}: free some or choose another disk")
     if error.errno == errno.ENOENT:

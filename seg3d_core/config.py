@@ -139,6 +139,13 @@ class QueryConfig(_Group):
     )
     vocabulary: str = _setting("", "a text file, one label per line; empty: the household list that comes along")
     labels: bool = _setting(True, "name each instance by the nearest vocabulary entry")
+    label_probability: float = _setting(
+        0.85,
+        "a word that fits an instance with less than this gives it no name; for calibrated encoders",
+        "",
+        ge=0,
+        le=1,
+    )
 
 
 class RuntimeConfig(_Group):
@@ -209,14 +216,17 @@ def build(values: Mapping[str, Any] | None = None, profile: str = "cpu-geometric
         raise ConfigError(_explain(error)) from None
 
 
-def parse_assignments(assignments: Sequence[str]) -> dict[str, Any]:
-    """`["map.voxel_size=0.03", ...]` to {"map.voxel_size": 0.03}; values are YAML."""
+def parse_assignments(assignments: Sequence[str], flag: str = "--set") -> dict[str, Any]:
+    """`["map.voxel_size=0.03", ...]` to {"map.voxel_size": 0.03}; values are YAML. Raises ConfigError."""
     out = {}
     for text in assignments:
         name, equals, value = text.partition("=")
-        if not equals:
-            raise ConfigError(f"--set wants name=value, not {text!r}")
-        out[name.strip()] = yaml.safe_load(value)
+        if not equals or not name.strip():
+            raise ConfigError(f"{flag} wants name=value, not {text!r}")
+        try:
+            out[name.strip()] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise ConfigError(f"{flag} {text!r}: {value!r} is no value; quote it if it is meant as a text") from None
     return out
 
 

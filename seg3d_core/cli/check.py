@@ -11,36 +11,28 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
-from ..errors import Seg3DError
-
 _MARKS = {"error": "[bold red]error  [/]", "warning": "[yellow]warning[/]", "info": "[cyan]note   [/]"}
 
 
 def check(path: str, json_output: bool = False, *, max_frames: int | None = None, **options: Any) -> int:
     """Checks the source at `path` and prints a report. Returns the exit code: 0 when fine, 1 when something is wrong.
 
-    `options` are those of `open_source`; those that are None are left to the source.
+    Raises SourceError where nothing can be opened. `options` are those of `open_source`; those that are None are
+    left to the source.
     """
     from ..sources.check import check_source
 
     console = Console(stderr=True)
     given = {name: value for name, value in options.items() if value is not None}
     columns = TextColumn("checking"), BarColumn(), TextColumn("{task.completed}/{task.total}")
-    try:
-        with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-            task = bar.add_task("", total=None)
-            report = check_source(
-                path,
-                max_frames=max_frames,
-                progress=lambda done, total: bar.update(task, completed=done, total=total),
-                **given,
-            )
-    except Seg3DError as error:
-        if json_output:
-            sys.stdout.write(json.dumps({"ok": False, "error": str(error)}) + "\n")
-        else:
-            Console().print(f"[bold red]error[/] {escape(str(error))}")
-        return 1
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("", total=None)
+        report = check_source(
+            path,
+            max_frames=max_frames,
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
+            **given,
+        )
     if json_output:
         sys.stdout.write(json.dumps(report.as_dict(), indent=2) + "\n")
     else:

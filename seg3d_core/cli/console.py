@@ -7,6 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -43,7 +44,7 @@ def vector(values: Sequence[float]) -> str:
 
 def print_answers(results: Sequence[QueryResult]) -> None:
     """A table with one row per answer, and below it why a text has none."""
-    table = Table(title="Answers", title_justify="left")
+    table = Table(title="Answers", title_justify="left", box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     for name, justify in (("text", "left"), ("id", "right"), ("label", "left"), ("score", "right")):
         table.add_column(name, justify=justify, no_wrap=True)  # type: ignore[arg-type]
     table.add_column("centre (m)", no_wrap=True)
@@ -69,7 +70,13 @@ def print_answers(results: Sequence[QueryResult]) -> None:
 
 def instances_table(snapshot: Snapshot, limit: int = 15) -> Table:
     """The biggest instances: id, label, score, points, centre, size."""
-    table = Table(title=f"Instances ({len(snapshot.instances)})", title_justify="left")
+    table = Table(
+        title=f"Instances ({len(snapshot.instances)})",
+        title_justify="left",
+        box=SIMPLE_HEAD,
+        pad_edge=False,
+        collapse_padding=True,
+    )
     for name, justify in (("id", "right"), ("label", "left"), ("score", "right"), ("points", "right")):
         table.add_column(name, justify=justify)  # type: ignore[arg-type]
     table.add_column("centre (m)", no_wrap=True)

@@ -6,33 +6,42 @@ from pathlib import Path
 
 import numpy as np
 
+from ..archive import write_error
 from ..errors import MapFileError
 from ..types import Snapshot
 from .console import console
 from .query import load_snapshot
-from .results import write_instances
+from .results import replacing, write_instances
 
 
 def export(path: Path, out: Path, *, overwrite: bool) -> int:
     """`.ply` and `.npz` by the name's ending, else a folder in the ScanNet benchmark's text format."""
-    if out.exists() and not overwrite:
-        raise MapFileError("exists", f"{out} exists: choose another name, or add --overwrite")
-    snapshot = load_snapshot(path)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    if out.suffix == ".ply":
-        from ..viz import export_ply
-
-        export_ply(snapshot, out)
-    elif out.suffix == ".npz":
-        write_instances(out, snapshot)
-    elif out.suffix == "":
-        write_scannet(out, snapshot, path.stem)
-    else:
+    if out.suffix not in (".ply", ".npz", ""):
         raise MapFileError(
             "unwritable", f"no format for {out.suffix!r}: .ply, .npz, or a folder for the ScanNet text format"
         )
+    try:
+        if out.exists() and not overwrite:
+            raise MapFileError("exists", f"{out} exists: choose another name, or add --overwrite")
+        snapshot = load_snapshot(path)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        _write(out, snapshot, path.resolve().stem)
+    except OSError as error:
+        raise write_error(out, error) from None
     console.print(f"{len(snapshot.cloud):,} points, {len(snapshot.instances)} instances to {out}", highlight=False)
     return 0
+
+
+def _write(out: Path, snapshot: Snapshot, name: str) -> None:
+    if out.suffix == ".npz":
+        write_instances(out, snapshot)
+    elif out.suffix == ".ply":
+        from ..viz import export_ply
+
+        with replacing(out) as temporary:
+            export_ply(snapshot, temporary)
+    else:
+        write_scannet(out, snapshot, name)
 
 
 def write_scannet(folder: Path, snapshot: Snapshot, scene: str) -> None:

@@ -18,7 +18,7 @@ def source_options(
         "stride": stride,
         "max_frames": max_frames,
         "depth_scale": depth_scale,
-        **parse_assignments(options),
+        **parse_assignments(options, "--option"),
     }
 
 

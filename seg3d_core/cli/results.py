@@ -6,7 +6,8 @@ import json
 import os
 import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,9 @@ from typing import Any
 import numpy as np
 
 from .. import __version__
+from ..archive import write_error
 from ..config import Config, flatten
-from ..errors import MapFileError
+from ..errors import MapFileError, Seg3DError
 from ..runtime import Statistics
 from ..types import QueryResult, Snapshot
 
@@ -24,24 +26,47 @@ FILES = ("map.seg3d", "report.json", "picture.png", "instances.npz")
 
 def prepare_folder(out: Path, *, overwrite: bool) -> None:
     """Makes the folder. Raises MapFileError when results lie there already, or it can't be written."""
-    present = [name for name in FILES if (out / name).exists()]
-    if present and not overwrite:
-        raise MapFileError(
-            "exists", f"{out} already holds {', '.join(present)}: choose another folder, or add --overwrite"
-        )
     try:
+        present = [name for name in FILES if (out / name).exists()]
+        if present and not overwrite:
+            raise MapFileError(
+                "exists", f"{out} already holds {', '.join(present)}: choose another folder, or add --overwrite"
+            )
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise MapFileError("unwritable", f"cannot make the folder {out}: {error.strerror}") from None
-    if not os.access(out, os.W_OK):
-        raise MapFileError("unwritable", f"the folder {out} may not be written")
+        reason = "a file of that name is there" if isinstance(error, FileExistsError) else error.strerror
+        raise MapFileError("unwritable", f"cannot make the folder {out}: {reason}; choose another --out") from None
+    if not os.access(out, os.W_OK | os.X_OK):
+        raise MapFileError("unwritable", f"the folder {out} may not be written: choose another --out")
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary name beside `path` that takes its place when the block ends well. Raises MapFileError."""
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    try:
+        yield temporary
+        temporary.replace(path)
+    except OSError as error:
+        raise write_error(path, error) from None
+    except Seg3DError as error:
+        # The pictures' own errors name the temporary file.
+        if isinstance(error.__cause__, OSError):
+            raise write_error(path, error.__cause__) from None
+        raise
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
 
 
 def map_file(path: Path) -> Path:
     """The map inside a folder of results, or the file itself. Raises MapFileError."""
-    file = path / "map.seg3d" if path.is_dir() else path
-    if not file.is_file():
-        raise MapFileError("not_found", f"{file} does not exist: make one with `seg3d run PATH --out {path}`")
+    try:
+        file = path / "map.seg3d" if path.is_dir() else path
+        if not file.is_file():
+            raise MapFileError("not_found", f"{file} does not exist: `seg3d run PATH --out DIR` makes one in DIR")
+    except PermissionError:
+        raise MapFileError("damaged", f"{path} may not be read: check its permissions") from None
     return file
 
 
@@ -89,22 +114,20 @@ def report(
 
 
 def write_report(path: Path, data: dict[str, Any]) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n")
-    temporary.replace(path)
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n")
 
 
 def write_instances(path: Path, snapshot: Snapshot) -> None:
     """`xyz` (N, 3) float32, `instance` (N,) int32 with 0 = none, `ids`, `scores`, `names`."""
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.npz")
     names = snapshot.names or ("",) * len(snapshot.instances)
-    np.savez_compressed(
-        temporary,
-        xyz=snapshot.cloud.xyz,
-        rgb=snapshot.cloud.rgb,
-        instance=snapshot.labels,
-        ids=snapshot.instances.ids,
-        scores=snapshot.instances.scores,
-        names=np.array(names, dtype=np.str_),
-    )
-    temporary.replace(path)
+    with replacing(path) as temporary:
+        np.savez_compressed(
+            temporary,
+            xyz=snapshot.cloud.xyz,
+            rgb=snapshot.cloud.rgb,
+            instance=snapshot.labels,
+            ids=snapshot.instances.ids,
+            scores=snapshot.instances.scores,
+            names=np.array(names, dtype=np.str_),
+        )

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import logging
+import shlex
 import signal
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from rich.markup import escape
+
 from ..build import build_masks, build_query, build_scene
 from ..config import Config
-from ..errors import Seg3DError, SourceError
+from ..errors import ConfigError, Seg3DError, SourceError
 from ..perception.label_files import LabelFiles
 from ..query.text import TextQuery
 from ..runtime import OfflineResult, run_offline
@@ -21,7 +26,10 @@ from ..sources.guess import open_source
 from ..storage import copy_scene, write_scene
 from ..types import Snapshot
 from .console import console, errors, instances_table, print_json, progress
-from .results import prepare_folder, report, write_instances, write_report
+from .results import prepare_folder, replacing, report, write_instances, write_report
+
+# Enough to see wrong poses, units and intrinsics in about a third of a second.
+QUICK_FRAMES = 60
 
 
 def run(
@@ -36,25 +44,25 @@ def run(
     source_options: dict[str, Any],
 ) -> int:
     """Exit code: 0, or 130 after Ctrl-C (what was seen until then is saved)."""
-    prepare_folder(out, overwrite=overwrite)
+    if config.perception.masks == "topic":
+        raise ConfigError("perception.masks is `topic`, which only the ROS node has: name a folder with --masks")
     source = open_source(path, **source_options)
     masks = build_masks(config)
     if isinstance(masks, LabelFiles):
         masks.check_against(source.frame_names)
     scene = build_scene(config, points)
+    prepare_folder(out, overwrite=overwrite)
+    doubts = quick_check(source)
+    for sentence in doubts:
+        errors.print(f"[yellow]warning:[/yellow] {escape(sentence)}; see `seg3d check`", highlight=False)
     recording = _recording(out, record)
     start = time.perf_counter()
     interrupt = _Interrupt()
     result = _process(scene, source, masks, recording, interrupt)
-    if not result.statistics.counters.get("frames"):
-        raise SourceError(
-            f"no frame of {path} could be used ({result.statistics.drops or 'it is empty'}); "
-            f"`seg3d check {path}` tells more"
-        )
+    _refuse_nothing(path, points, config, result)
     query = build_query(config)
     snapshot = result.snapshot if interrupt.set else _named(query, config.query.labels, result.snapshot)
     recording.snapshot(snapshot)
-    recording.close()
     data = report(
         {"path": str(path), "kind": source.kind, "name": source.name, "frames": len(source)},
         config,
@@ -63,17 +71,60 @@ def run(
         encoder_id=query.encoder_id,
         seconds=round(time.perf_counter() - start, 2),
         interrupted=interrupt.set,
+        warnings=doubts,
     )
     names = {int(i): n for i, n in zip(snapshot.instances.ids, snapshot.names, strict=False) if n}
     write_scene(out / "map.seg3d", copy_scene(scene, names, query.encoder_id), overwrite=overwrite)
     write_instances(out / "instances.npz", snapshot)
     write_report(out / "report.json", data)
     _picture(out / "picture.png", snapshot, scene, source.name)
+    recording.close()
     if json_output:
         print_json(data)
     else:
         _tell(data, snapshot, out)
     return 130 if interrupt.set else 0
+
+
+def quick_check(source: Source) -> list[str]:
+    """What `seg3d check` would call an error in the first frames, as sentences; generated rooms are right."""
+    if source.kind == "synthetic":
+        return []
+    from ..sources.check import check_source
+
+    # The run itself logs what it drops; once is enough.
+    logger = logging.getLogger("seg3d_core.sources")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        found = check_source(source, max_frames=QUICK_FRAMES).findings
+    finally:
+        logger.setLevel(level)
+    return [finding.sentence for finding in found if finding.severity == "error"]
+
+
+def _refuse_nothing(path: str, points: Path | None, config: Config, result: OfflineResult) -> None:
+    """Raises SourceError where there is no map to save, or nothing of a given cloud was ever in sight."""
+    statistics = result.statistics
+    if not statistics.counters.get("frames"):
+        dropped = dropped_text(statistics.drops) or "there is none"
+        raise SourceError(f"no frame of {path} could be used ({dropped}); `seg3d check {shlex.quote(path)}` tells more")
+    near, far = config.map.depth_min, config.map.depth_max
+    if not statistics.points:
+        raise SourceError(
+            f"the frames of {path} gave no point: no depth between map.depth_min = {near:g} m and "
+            f"map.depth_max = {far:g} m; `seg3d check {shlex.quote(path)}` tells more"
+        )
+    if points is not None and not statistics.counters.get("visible_points"):
+        raise SourceError(
+            f"no frame of {path} sees any of the {statistics.points:,} points of {points}: "
+            "is the cloud in metres, and in the world of the poses?"
+        )
+
+
+def dropped_text(drops: Mapping[str, int]) -> str:
+    """`7 depth_unreadable, 2 stamp`."""
+    return ", ".join(f"{n} {reason.removeprefix('source: ')}" for reason, n in drops.items())
 
 
 class _Interrupt:
@@ -115,7 +166,7 @@ def _named(query: TextQuery, wanted: bool, snapshot: Snapshot) -> Snapshot:
         with errors.status("naming the instances") if errors.is_terminal else _silence():
             return replace(snapshot, names=query.labels(snapshot))
     except Seg3DError as error:
-        errors.print(f"[yellow]no labels: {error}[/yellow]")
+        errors.print(f"[yellow]no labels:[/yellow] {escape(str(error))}")
         return snapshot
 
 
@@ -128,19 +179,38 @@ def _silence() -> Any:
 def _picture(path: Path, snapshot: Snapshot, scene: Scene, title: str) -> None:
     from ..viz import render_instances
 
-    render_instances(snapshot, path, title=title, cameras=scene.camera_poses)
+    with replacing(path) as temporary:
+        render_instances(snapshot, temporary, title=title, cameras=scene.camera_poses)
 
 
 def _tell(data: dict[str, Any], snapshot: Snapshot, out: Path) -> None:
     if len(snapshot.instances):
         console.print(instances_table(snapshot))
     else:
-        console.print("No instances: were there keyframes with masks? The report counts them.")
-    dropped = ", ".join(f"{n} {reason}" for reason, n in data["drops"].items())
+        console.print(_why_no_instances(data))
+    dropped = dropped_text(data["drops"])
     console.print(
-        f"{data['frames']} frames ({data['keyframes']} keyframes) in {data['seconds']} s, {data['points']:,} points"
-        + (f"; dropped: {dropped}" if dropped else "")
+        f"{_counted(data['frames'], 'frame')} ({_counted(data['keyframes'], 'keyframe')}) in {data['seconds']} s, "
+        f"{data['points']:,} points" + (f"; dropped: {dropped}" if dropped else ""),
+        highlight=False,
     )
-    if not data["text_encoder"]:
+    if not data["text_encoder"] and data["config"]["query.encoder"] != "none":
         console.print("No text encoder is installed, so instances have no names: see `seg3d models list`.")
-    console.print(f'Look at {out / "picture.png"}, or ask: seg3d query {out} "the sofa"', highlight=False)
+    where = shlex.quote(str(out))
+    console.print(
+        f'Look at {out / "picture.png"}, or ask: seg3d query {where} "the sofa"', highlight=False, markup=False
+    )
+
+
+def _why_no_instances(data: dict[str, Any]) -> str:
+    kind = data["config"]["perception.masks"]
+    if not data["keyframes"]:
+        wanted = {"files": "readable masks in the folder", "ground_truth": "ground truth of its own"}
+        return f"No instances: no frame had {wanted.get(kind, 'masks')}."
+    if not data["counters"].get("masks"):
+        return f"No instances: the masks ({kind}) of {_counted(data['keyframes'], 'keyframe')} are all empty."
+    return "No instances: no mask was seen often enough; re0.min_points and re0.min_labelled say what is enough."
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"

@@ -31,15 +31,25 @@ def read_points(path: str | Path) -> Points:
     """
     path = Path(path)
     try:
-        with path.open("rb") as file:
-            start = file.read(4)
-            file.seek(0)
-            if start.startswith(b"ply"):
-                return _read_ply(file, path)
-        if start.startswith(b"PK"):
-            return _read_npz(path)
+        points = _read(path)
     except OSError as error:
         raise SourceError(f"cannot read points from {path}: {error.strerror or error}") from None
+    if not len(points[0]):
+        raise SourceError(f"{path} holds no points: give a cloud with some")
+    broken = int((~np.isfinite(points[0]).all(axis=1)).sum())
+    if broken:
+        raise SourceError(f"{path}: {broken} of {len(points[0])} points have NaN or infinite positions: leave them out")
+    return points
+
+
+def _read(path: Path) -> Points:
+    with path.open("rb") as file:
+        start = file.read(4)
+        file.seek(0)
+        if start.startswith(b"ply"):
+            return _read_ply(file, path)
+    if start.startswith(b"PK"):
+        return _read_npz(path)
     raise SourceError(f"{path} is neither PLY nor npz: give a cloud in one of these")
 
 

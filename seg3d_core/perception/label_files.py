@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 import cv2
@@ -13,6 +14,9 @@ from ..errors import FrameError, SourceError
 from ..types import Array, Frame, Masks2D
 
 logger = logging.getLogger(__name__)
+
+# Colour and depth of one camera differ by this much at most (ScanNet's by 0.006).
+_SHAPE_TOLERANCE = 0.05
 
 
 class LabelFiles:
@@ -30,13 +34,14 @@ class LabelFiles:
         self._folder = Path(folder)
         if not self._folder.is_dir():
             raise SourceError(f"no folder of masks at {self._folder}: give one with a label PNG per frame")
-        self._files = {p.stem: p for p in sorted(self._folder.iterdir()) if p.suffix.lower() == ".png"}
+        try:
+            self._files = {p.stem: p for p in sorted(self._folder.iterdir()) if p.suffix.lower() == ".png"}
+        except OSError as error:
+            raise SourceError(f"cannot read the folder of masks {self._folder}: {error.strerror}") from None
         if not self._files:
             raise SourceError(f"{self._folder} holds no .png: one label image per frame is wanted, named as the frame")
-        first = next(iter(self._files.values()))
-        image = cv2.imread(str(first), cv2.IMREAD_UNCHANGED)
-        if image is not None:
-            _refuse_pictures(image, first)
+        with suppress(FrameError):
+            read_labels(next(iter(self._files.values())))
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -63,6 +68,11 @@ class LabelFiles:
             return None
         labels = read_labels(path)
         h, w = frame.depth.shape
+        if abs(labels.shape[1] / labels.shape[0] - w / h) > _SHAPE_TOLERANCE:
+            raise SourceError(
+                f"{path} is {labels.shape[1]}x{labels.shape[0]}, the frames are {w}x{h}: of another shape; "
+                "make the masks of the frames' own images"
+            )
         if labels.shape != (h, w):
             labels = cv2.resize(labels, (w, h), interpolation=cv2.INTER_NEAREST_EXACT)
         return Masks2D.from_labels(labels)
@@ -70,9 +80,15 @@ class LabelFiles:
 
 def read_labels(path: Path) -> Array:
     """A label image, uint8 or uint16 (H, W). FrameError when unreadable, SourceError when it is a colour picture."""
-    image = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise FrameError("bad_mask_file", f"cannot read {path}: {error.strerror}") from None
+    # OpenCV fills the rest of a truncated image and says nothing; the end mark tells.
+    complete = b"IEND" in data[-64:]
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if complete else None
     if image is None:
-        raise FrameError("bad_mask_file", f"{path} is no readable PNG: write it again, or remove it")
+        raise FrameError("bad_mask_file", f"{path} is no readable PNG, or cut short: write it again, or remove it")
     _refuse_pictures(image, path)
     if image.dtype not in (np.uint8, np.uint16):
         raise FrameError("bad_mask_file", f"{path} holds {image.dtype} values: labels are 8 or 16 bit")

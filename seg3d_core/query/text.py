@@ -107,8 +107,9 @@ class TextQuery:
     def labels(self, snapshot: Snapshot) -> tuple[str, ...]:
         """One name per instance: the nearest vocabulary entry.
 
-        "" where it was not seen, where nothing is installed, and for walls, floors and ceilings: a photograph of
-        one says little, and the nearest word to it is a wrong one.
+        "" where it was not seen, where nothing is installed, for walls, floors and ceilings (a photograph of one says
+        little, and the nearest word to it is a wrong one), and, of a calibrated encoder, where the word fits with less
+        than `query.label_probability`: no name is better than a wrong one.
         """
         if self._features is None:
             return snapshot.names or ("",) * len(snapshot.instances)
@@ -116,6 +117,8 @@ class TextQuery:
             return ()
         similarity, seen = self.compare(self._vocabulary, snapshot)
         named = seen & ~is_structure(snapshot)
+        if self._calibration is not None:
+            named &= self._calibration.probability(similarity.max(1)) >= self._config.label_probability
         return tuple(self._vocabulary[n] if s else "" for n, s in zip(similarity.argmax(1), named, strict=True))
 
     def compare(self, texts: Sequence[str], snapshot: Snapshot) -> tuple[Array, Array]:

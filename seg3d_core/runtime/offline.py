@@ -81,6 +81,7 @@ def _one_frame(
         with recorder.stage("integrate"):
             visible = scene.add_frame(frame)
         recorder.count("frames")
+        recorder.count("visible_points", len(visible))
         if masks.chooses_keyframes or scene.is_keyframe(frame):
             found = _observe(scene, frame, visible, masks, recorder)
     except FrameError as error:

@@ -13,10 +13,11 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, get_type_hints
 
 from ..errors import SourceError
 from ..types import Frame
@@ -55,16 +56,23 @@ def open_source(
     stands for one metre where the layout's own is wrong. `options` go to the reader of that kind (its module says
     which it takes). Raises SourceError that lists what was found and what each known layout would have.
     """
-    text = str(path)
-    if kind is None:
-        kind = guess_kind(path)
-    if kind not in _CLASSES:
+    if kind is not None and kind not in _CLASSES:
         raise SourceError(f"no kind of source {kind!r}: choose one of {', '.join(_CLASSES)}")
     settings = dict(options)
     if depth_scale is not None:
+        if not 0 < depth_scale < math.inf:
+            raise SourceError(f"depth_scale {depth_scale!r} must be above 0 (1000 for millimetres)")
         settings["depth_scale"] = depth_scale
+    try:
+        return _open(path, kind or guess_kind(path), stride, max_frames, settings)
+    except OSError as error:
+        where = error.filename or path
+        raise SourceError(f"cannot read {where}: {error.strerror or error}; check that you may read it") from None
+
+
+def _open(path: str | Path, kind: str, stride: int, max_frames: int | None, settings: dict[str, Any]) -> Source:
     if kind == "synthetic":
-        seed, noisy = _parse_synthetic(text)
+        seed, noisy = _parse_synthetic(str(path))
         source = _make(kind, (), {"seed": seed, "noisy": noisy, **settings})
         return source if stride == 1 and max_frames is None else _Thinned(source, stride, max_frames)
     settings.update(stride=stride, max_frames=max_frames)
@@ -76,6 +84,8 @@ def open_source(
 def guess_kind(path: str | Path) -> str:
     """The kind of source at `path`. Raises SourceError."""
     place = Path(path)
+    if not str(path).strip():
+        raise SourceError(f"the path is empty. {_known()}")
     if not place.exists():
         if str(path).split(":")[0] == "synthetic":
             return "synthetic"
@@ -137,10 +147,29 @@ def _make(kind: str, arguments: tuple[Any, ...], settings: dict[str, Any]) -> So
     unknown = [option for option in settings if option not in allowed]
     if unknown:
         raise SourceError(f"a {kind} source takes no option {unknown[0]!r}; it takes {', '.join(allowed)}")
-    return cast(Source, reader(*arguments, **settings))
+    return cast(Source, reader(*arguments, **_typed(reader, settings)))
+
+
+def _typed(reader: Any, settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings as the types that the reader's signature states. Raises SourceError."""
+    from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+    hints, typed = get_type_hints(reader.__init__), {}
+    for name, value in settings.items():
+        # A folder called 7 comes as a number from the command line.
+        adapter = TypeAdapter(hints.get(name, Any), config=ConfigDict(coerce_numbers_to_str=True))
+        try:
+            typed[name] = adapter.validate_python(value)
+        except ValidationError as error:
+            raise SourceError(f"option {name} = {value!r}: {error.errors()[-1]['msg']}") from None
+    return typed
 
 
 def _parse_synthetic(text: str) -> tuple[int, bool]:
+    if text.split(":")[0] != "synthetic":
+        raise SourceError(
+            f"a generated room has no path such as {text!r}: write synthetic or synthetic:SEED in its place"
+        )
     parts = text.split(":")[1:]
     seed = parts[0] if parts else "0"
     if not seed.isdecimal() or parts[1:] not in ([], ["noisy"]):

@@ -175,10 +175,13 @@ def checked_pose(matrix: Array, name: str) -> Array:
 
 
 def read_matrix(path: Path) -> Array | None:
-    """A text file of numbers as float64 (4, 4), or (3, 3) padded to it; None where it is missing or no matrix."""
+    """A text file of numbers as float64 (4, 4), or (3, 3) padded to it; None where it is missing or no matrix.
+
+    Raises OSError where it is there and can't be read.
+    """
     try:
         numbers = np.array(path.read_text().replace(",", " ").split(), float)
-    except (OSError, ValueError, UnicodeDecodeError):
+    except (FileNotFoundError, ValueError, UnicodeDecodeError):
         return None
     if numbers.size == 16:
         return numbers.reshape(4, 4)
@@ -214,7 +217,8 @@ def decode_depth(data: bytes, where: str) -> Array:
         raise FrameError("depth_unreadable", f"{where}: the depth image is damaged or truncated")
     if image.dtype != np.uint16 or image.ndim != 2:
         raise FrameError(
-            "depth_encoding", f"{where}: depth must be 16-bit of one channel, not {image.dtype} {image.shape}"
+            "depth_encoding",
+            f"{where}: depth must be 16-bit of one channel, not {image.dtype} of {image[0, 0].size}: save it as 16-bit PNG",
         )
     return image
 

@@ -15,6 +15,7 @@ layout holds no clock: stamps are the number / `rate` (30 Hz). Names are the ste
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,8 @@ class ReplicaSource(FileSequence):
         rate: float = 30.0,
     ):
         root = Path(path)
+        if not 0 < rate < math.inf:
+            raise SourceError(f"rate {rate!r} must be above 0 (frames per second)")
         camera, scale = _camera(root)
         poses = _poses(root / "traj.txt")
         if not (root / "results").is_dir():

@@ -22,6 +22,8 @@ The folders may have other names: `color=`, `depth=`, `pose=`, `instance=` (e.g.
 from __future__ import annotations
 
 import itertools
+import logging
+import math
 import re
 from pathlib import Path
 
@@ -30,6 +32,8 @@ import numpy as np
 from ..errors import SourceError
 from ..types import Array, Camera
 from .images import FileSequence, FrameFiles, by_stem, first_size, read_matrix
+
+log = logging.getLogger(__name__)
 
 SENSOR_RATE = 30.0
 FASTEST = 3.0
@@ -57,12 +61,22 @@ class ScanNetSource(FileSequence):
         poses = by_stem(_folder(root, pose), (".txt",))
         labels = by_stem(root / instance, (".png",)) if (root / instance).is_dir() else {}
         matrices = {stem: read_matrix(file) for stem, file in poses.items() if stem in colours}
-        if not any(stem in depths and matrices.get(stem) is not None for stem in colours):
+        complete = [stem for stem in colours if stem in depths and stem in poses]
+        if complete and all(matrices[stem] is None for stem in complete):
+            raise SourceError(
+                f"{poses[complete[0]]} holds no 4x4 matrix of numbers, and no other pose does: 16 are wanted"
+            )
+        if not complete:
             raise SourceError(
                 f"{root}: no frame has colour, depth and pose of one name "
                 f"({len(colours)} in {color}/, {len(depths)} in {depth}/, {len(poses)} in {pose}/); "
                 "name them alike: color/0.jpg, depth/0.png, pose/0.txt"
             )
+        alone = len((depths.keys() & poses.keys()) - colours.keys())
+        if alone:
+            log.warning("%s: %d depth images with a pose have no colour of their name and are left out", root, alone)
+        if rate is not None and not 0 < rate < math.inf:
+            raise SourceError(f"rate {rate!r} must be above 0 (frames per second)")
         numbers = _numbers(list(colours))
         period = 1.0 / (rate or _guess_rate(numbers, [matrices.get(stem) for stem in colours]))
         files = [

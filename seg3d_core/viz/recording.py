@@ -101,9 +101,13 @@ class Recording(NoRecording):
         if self._last is not None:
             self._set_time(self._last.stamp)
             self._log_points(self._last, len(self._last.cloud))
-        self._stream.flush()
-        self._stream.disconnect()
-        self._stream = self._last = None
+        try:
+            self._stream.flush()
+            self._stream.disconnect()
+        except RuntimeError as error:
+            raise Seg3DError(f"the recording is not complete: {error}; is there space left on the disk?") from error
+        finally:
+            self._stream = self._last = None
 
     def _set_time(self, stamp: float) -> None:
         if self._since_epoch is None:  # rerun refuses a timeline of two kinds, whatever later stamps say

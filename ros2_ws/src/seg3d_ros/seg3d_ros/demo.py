@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,11 @@ class Client:
     def spin(self, seconds: float = 0.1) -> None:
         self.executor.spin_once(timeout_sec=seconds)
 
+    def spin_for(self, seconds: float) -> None:
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            self.spin()
+
     def call(self, kind: Any, name: str, timeout: float = 60.0, **request: Any) -> Any:
         """Raises Seg3DError when nobody answers, or the answer is a refusal."""
         client = self.node.create_client(kind, name)
@@ -155,20 +161,6 @@ def stream(client: Client, node: Child, player: Child, total: int) -> None:
             bar.update(task, completed=frames, note=f"{now.points:,} points, {now.instances} instances")
 
 
-def wait_for_labels(client: Client, limit: float = 40.0) -> None:
-    """Until the text worker has named the instances of the last segmentation, where it names any."""
-    end = time.monotonic() + limit
-    with progress() as bar:
-        bar.add_task("comparing instances with words", total=None, note="")
-        while time.monotonic() < end:
-            client.spin()
-            stages = client.statistics.stages
-            if "load encoder" not in stages and time.monotonic() > end - limit + 3:
-                return
-            if client.instances is not None and any(i.label for i in client.instances.instances):
-                return
-
-
 def ask(client: Client, texts: Sequence[str]) -> list[QueryResult]:
     """One service call per text."""
     from seg3d_interfaces.srv import QueryText
@@ -223,31 +215,25 @@ def _drive(client: Client, node: Child, player: Child, source: Any, options: Any
 
     stream(client, node, player, len(source))
     client.call(Segment, "/seg3d/segment_now")
-    wait_for_labels(client)
+    with console.status("comparing instances with words") if console.is_terminal else nullcontext():
+        ask(client, options.ask[:1])  # comes back when every instance has been compared; labels follow in a moment
+        client.spin_for(1.0)
     answers = ask(client, options.ask)
     client.call(SaveMap, "/seg3d/save_map", path="map.seg3d", overwrite=True)
-    end = time.monotonic() + 2.0
-    while time.monotonic() < end:  # one more reading of the diagnostics, with the last stages in it
-        client.spin()
+    client.spin_for(2.0)  # one more reading of the diagnostics, with the last stages in it
     statistics = client.statistics
     codes = {"camera player": player.stop(), "node": node.stop()}
     if any(codes.values()):
         raise Seg3DError(f"exit codes {codes}; the logs are in {out}")
     origin = {"path": str(options.scene), "kind": source.kind, "name": source.name, "frames": len(source)}
     seconds = round(time.monotonic() - start, 1)
-    with console.status("drawing") if console.is_terminal else _nothing():
+    with console.status("drawing") if console.is_terminal else nullcontext():
         snapshot = leave_results(out, origin, statistics, answers, seconds=seconds, ros_distro=_distribution())
     return snapshot, answers
 
 
 def _distribution() -> str:
     return os.environ.get("ROS_DISTRO", "wheels (Jazzy)")
-
-
-def _nothing() -> Any:
-    from contextlib import nullcontext
-
-    return nullcontext()
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import ctypes
 import datetime
 import gc
 import json
+import multiprocessing
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -111,6 +112,45 @@ class Open3DGrid:
         return int(self.grid.hashmap().size()) * self.block_side**3 * 12
 
 
+class Open3DProcess:
+    """An Open3DGrid in a process of its own: Open3D heeds its number of threads only before its first use."""
+
+    def __init__(self, frames: Sequence[Frame], config: MapConfig, block_side: int, threads: int) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._pipe, other = context.Pipe()
+        arguments = (other, frames, config, block_side, threads)
+        self._process = context.Process(target=_serve_open3d, args=arguments, daemon=True)
+        self._process.start()
+        self._pipe.recv()
+
+    def integrate(self, number: int) -> Timing:
+        """Of frame `number`, measured over there."""
+        self._pipe.send(number)
+        return self._pipe.recv()
+
+    def close(self) -> int:
+        """Bytes of the blocks in use."""
+        self._pipe.send(None)
+        used = self._pipe.recv()
+        self._process.join()
+        return used
+
+
+def _serve_open3d(pipe: Any, frames: Sequence[Frame], config: MapConfig, block_side: int, threads: int) -> None:
+    os.environ["OMP_DYNAMIC"] = "false"  # else it takes fewer threads on a machine that was busy a while ago
+    load_open3d()
+    import open3d as o3d
+
+    o3d.utility.set_max_threads(threads)
+    warm, grid = Open3DGrid(config, block_side), Open3DGrid(config, block_side)
+    converted = [grid.converted(frame) for frame in frames]
+    warm.integrate(*converted[0])
+    pipe.send("ready")
+    while (number := pipe.recv()) is not None:
+        pipe.send(timed(grid.integrate, *converted[number]))
+    pipe.send(grid.memory_bytes)
+
+
 def load_open3d() -> str:
     """Open3D's version, or why it can't be had. Its library wants libusb, which a pip package brings."""
     try:
@@ -130,19 +170,20 @@ def load_open3d() -> str:
 def compare(frames: Sequence[Frame], config: MapConfig, has_open3d: bool, passes: int) -> list[Row]:
     """Each pass begins with empty maps; within it, every frame goes to each of the candidates in turn."""
     size = frames[0].camera.size
-    sides = (8, 16) if has_open3d else ()
+    cores = os.cpu_count() or 1
+    kinds = ((8, 1), (8, cores), (16, cores)) if has_open3d else ()
     ours: list[Timing] = []
-    theirs: dict[int, list[Timing]] = {side: [] for side in sides}
-    for number in range(passes + 1):
-        point_map, grids = PointMap(config), {side: Open3DGrid(config, side) for side in sides}
-        for frame in frames[: 3 if number == 0 else None]:
-            timing = timed(point_map.integrate, frame)
-            others = {side: timed(grid.integrate, *grid.converted(frame)) for side, grid in grids.items()}
-            if number == 0:  # warms up compilers and allocators
-                continue
-            ours.append(timing)
-            for side, value in others.items():
-                theirs[side].append(value)
+    theirs: dict[tuple[int, int], list[Timing]] = {kind: [] for kind in kinds}
+    memory: dict[tuple[int, int], int] = {}
+    PointMap(config).integrate(frames[0])
+    for _ in range(passes):
+        point_map = PointMap(config)
+        grids = {kind: Open3DProcess(frames, config, *kind) for kind in kinds}
+        for number, frame in enumerate(frames):
+            ours.append(timed(point_map.integrate, frame))
+            for kind, grid in grids.items():
+                theirs[kind].append(grid.integrate(number))
+        memory = {kind: grid.close() for kind, grid in grids.items()}
     rows = [
         Row.of(
             "PointMap.integrate, visibility included (1 thread)",
@@ -152,9 +193,9 @@ def compare(frames: Sequence[Frame], config: MapConfig, has_open3d: bool, passes
             f"{len(point_map):,} points",
         )
     ]
-    for side, grid in grids.items():
-        name = f"Open3D VoxelBlockGrid, {side}^3 blocks ({os.cpu_count()} threads)"
-        row = Row.of(name, size, theirs[side], grid.memory_bytes)
+    for side, threads in kinds:
+        name = f"Open3D VoxelBlockGrid, {side}^3 blocks ({threads} thread{'s' * (threads > 1)})"
+        row = Row.of(name, size, theirs[side, threads], memory[side, threads])
         by_clock, by_cpu = row.median_ms / rows[0].median_ms, row.cpu_ms / rows[0].cpu_ms
         row.note = f"{by_clock:.1f} times ours by the clock, {by_cpu:.1f} in CPU; no visibility; MB of blocks in use"
         rows.append(row)

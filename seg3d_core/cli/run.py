@@ -26,7 +26,7 @@ from ..sources.guess import open_source
 from ..storage import copy_scene, write_scene
 from ..types import Snapshot
 from .console import console, errors, instances_table, print_json, progress
-from .results import prepare_folder, replacing, report, write_instances, write_report
+from .results import claimed, prepare_folder, replacing, report, write_instances, write_report
 
 # Enough to see wrong poses, units and intrinsics in about a third of a second.
 QUICK_FRAMES = 60
@@ -52,38 +52,52 @@ def run(
         masks.check_against(source.frame_names)
     scene = build_scene(config, points)
     prepare_folder(out, overwrite=overwrite)
-    doubts = quick_check(source)
-    for sentence in doubts:
-        errors.print(f"[yellow]warning:[/yellow] {escape(sentence)}; see `seg3d check`", highlight=False)
-    recording = _recording(out, record)
-    start = time.perf_counter()
-    interrupt = _Interrupt()
-    result = _process(scene, source, masks, recording, interrupt)
-    _refuse_nothing(path, points, config, result)
-    query = build_query(config)
-    snapshot = result.snapshot if interrupt.set else _named(query, config.query.labels, result.snapshot)
-    recording.snapshot(snapshot)
-    data = report(
-        {"path": str(path), "kind": source.kind, "name": source.name, "frames": len(source)},
-        config,
-        snapshot,
-        result.statistics,
-        encoder_id=query.encoder_id,
-        seconds=round(time.perf_counter() - start, 2),
-        interrupted=interrupt.set,
-        warnings=doubts,
-    )
-    names = {int(i): n for i, n in zip(snapshot.instances.ids, snapshot.names, strict=False) if n}
-    write_scene(out / "map.seg3d", copy_scene(scene, names, query.encoder_id), overwrite=overwrite)
-    write_instances(out / "instances.npz", snapshot)
-    write_report(out / "report.json", data)
-    _picture(out / "picture.png", snapshot, scene, source.name)
-    recording.close()
+    with claimed(out), _Interrupt() as interrupt:
+        doubts = _tell_doubts(path, source)
+        recording = _recording(out, record)
+        start = time.perf_counter()
+        result = _process(scene, source, masks, recording, interrupt)
+        _refuse_nothing(path, points, config, result)
+        query = build_query(config)
+        snapshot = result.snapshot if interrupt.set else _named(query, config.query.labels, result.snapshot)
+        recording.snapshot(snapshot)
+        data = report(
+            {"path": str(path), "kind": source.kind, "name": source.name, "frames": len(source)},
+            config,
+            snapshot,
+            result.statistics,
+            encoder_id=query.encoder_id,
+            seconds=round(time.perf_counter() - start, 2),
+            interrupted=interrupt.set,
+            warnings=doubts,
+        )
+        _write(out, scene, snapshot, data, overwrite=overwrite)
+        recording.close()
+        if not record:
+            # `seg3d view` would show an earlier run's.
+            (out / "recording.rrd").unlink(missing_ok=True)
     if json_output:
         print_json(data)
     else:
         _tell(data, snapshot, out)
     return 130 if interrupt.set else 0
+
+
+def _write(out: Path, scene: Scene, snapshot: Snapshot, data: dict[str, Any], *, overwrite: bool) -> None:
+    names = {int(i): n for i, n in zip(snapshot.instances.ids, snapshot.names, strict=False) if n}
+    write_scene(out / "map.seg3d", copy_scene(scene, names, data["text_encoder"] or ""), overwrite=overwrite)
+    write_instances(out / "instances.npz", snapshot)
+    write_report(out / "report.json", data)
+    _picture(out / "picture.png", snapshot, scene, data["source"]["name"])
+
+
+def _tell_doubts(path: str, source: Source) -> list[str]:
+    doubts = quick_check(source)
+    for sentence in doubts:
+        errors.print(f"[yellow]warning:[/yellow] {escape(sentence)}", highlight=False)
+    if doubts:
+        errors.print(f"The map will be as wrong: seg3d check {escape(shlex.quote(path))}", highlight=False)
+    return doubts
 
 
 def quick_check(source: Source) -> list[str]:
@@ -97,10 +111,12 @@ def quick_check(source: Source) -> list[str]:
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:
-        found = check_source(source, max_frames=QUICK_FRAMES).findings
+        found = check_source(source, max_frames=QUICK_FRAMES)
     finally:
         logger.setLevel(level)
-    return [finding.sentence for finding in found if finding.severity == "error"]
+    if not found.counts["read"]:
+        return []  # the run ends with that reason
+    return [finding.sentence for finding in found.findings if finding.severity == "error"]
 
 
 def _refuse_nothing(path: str, points: Path | None, config: Config, result: OfflineResult) -> None:
@@ -132,7 +148,14 @@ class _Interrupt:
 
     def __init__(self) -> None:
         self.set = False
-        self._before = signal.signal(signal.SIGINT, self._on_signal)
+        self._before = signal.getsignal(signal.SIGINT)
+
+    def __enter__(self) -> _Interrupt:
+        signal.signal(signal.SIGINT, self._on_signal)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        signal.signal(signal.SIGINT, self._before)
 
     def _on_signal(self, *_: object) -> None:
         self.set = True

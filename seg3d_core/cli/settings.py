@@ -1,22 +1,25 @@
-"""`seg3d settings`: the whole tree of settings as a table."""
+"""`seg3d settings`: the whole tree of settings."""
 
 from __future__ import annotations
 
-from rich.table import Table
+from rich.padding import Padding
+from rich.text import Text
 
 from ..config import build, iterate
 from .console import console
 
 
 def print_settings(profile: str) -> None:
-    table = Table(title=f"Settings of the profile {profile}; change one with --set name=value", title_justify="left")
-    for name in ("name", "value", "unit", "range", "meaning"):
-        table.add_column(name)
+    """Two lines each, name with value and meaning, so that a narrow terminal shows all of it."""
+    console.print(f"Settings of the profile {profile}; change one with --set name=value\n", highlight=False)
     for name, value, field in iterate(build(profile=profile)):
         extra = field.json_schema_extra
         unit = str(extra.get("unit", "")) if isinstance(extra, dict) else ""
-        table.add_row(name, repr(value), unit, limits(field.metadata), field.description or "")
-    console.print(table)
+        bounds = limits(field.metadata)
+        line = Text.assemble((name, "bold"), f" = {value!r}", f" {unit}" if unit else "")
+        line.append(f"  ({bounds})" if bounds else "", "dim")
+        console.print(line)
+        console.print(Padding(Text(field.description or ""), (0, 0, 0, 4)))
 
 
 def limits(metadata: list[object]) -> str:

@@ -218,7 +218,7 @@ def decode_depth(data: bytes, where: str) -> Array:
     if image.dtype != np.uint16 or image.ndim != 2:
         raise FrameError(
             "depth_encoding",
-            f"{where}: depth must be 16-bit of one channel, not {image.dtype} of {image[0, 0].size}: save it as 16-bit PNG",
+            f"{where}: depth must be 16-bit of one channel, not {image.dtype} of {image[0, 0].size}: write 16-bit PNG",
         )
     return image
 

@@ -85,7 +85,9 @@ def _camera(root: Path) -> tuple[Camera, float]:
         values = values.get("camera", values)
         size = int(values["w"]), int(values["h"])
         fx, fy, cx, cy = (float(values[k]) for k in ("fx", "fy", "cx", "cy"))
-        camera = Camera(*size, fx, fy, cx, cy)
-        return camera, float(values.get("scale", 6553.5))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise SourceError(f"{file} must hold w, h, fx, fy, cx, cy and scale: {type(error).__name__} {error}") from None
+        scale = float(values.get("scale", 6553.5))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        raise SourceError(f"{file} must hold w, h, fx, fy, cx, cy and scale as numbers") from None
+    if not min(*size, fx, fy, scale) > 0:
+        raise SourceError(f"{file}: w, h, fx, fy and scale must be above 0")
+    return Camera(*size, fx, fy, cx, cy), scale

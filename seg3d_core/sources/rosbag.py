@@ -294,7 +294,10 @@ class _Bag:
             self._reader = AnyReader([path], default_typestore=get_typestore(Stores.ROS2_JAZZY))
             self._reader.open()
         except Exception as error:
-            raise SourceError(f"cannot open {path} as a bag: {error}") from error
+            raise SourceError(
+                f"cannot open {path} as a bag: {str(error).rstrip('.')}; if recording was cut short, `mcap recover` or "
+                "`ros2 bag reindex` mends it"
+            ) from error
         self.topics = {
             name: self._describe(name, info.msgtype or "", info.msgcount)
             for name, info in sorted(self._reader.topics.items())

@@ -111,7 +111,8 @@ def _lines(path: Path) -> list[str]:
         text = path.read_text()
     except (OSError, UnicodeDecodeError) as error:
         raise SourceError(
-            f"cannot read {path}: {error}; TUM's layout has rgb.txt, depth.txt, groundtruth.txt"
+            f"cannot read {path}: {getattr(error, 'strerror', None) or error}; "
+            "TUM's layout has rgb.txt, depth.txt, groundtruth.txt"
         ) from None
     return [line for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
 

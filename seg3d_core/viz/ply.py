@@ -46,4 +46,4 @@ def export_ply(snapshot: Snapshot, path: str | Path, *, colour_by_instance: bool
             file.write(f"{header}\nend_header\n".encode())
             file.write(vertices.tobytes())
     except OSError as error:
-        raise Seg3DError(f"cannot write {path}: {error.strerror or error}; check its folder and the space left") from error
+        raise Seg3DError(f"cannot write {path}: {error.strerror or error}; check its folder") from error

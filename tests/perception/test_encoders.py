@@ -5,51 +5,72 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-torch = pytest.importorskip("torch", reason="needs torch: pip install 'seg3d[offline]'")
+from seg3d_core.errors import WeightsError
+from seg3d_core.perception import weights as stored
+from seg3d_core.perception.encoders import conse, efficientnet_lite, minilm
+from seg3d_core.perception.encoders.crops import IMAGENET_MEAN, IMAGENET_STD, crop_batch, pad_square
+from seg3d_core.perception.torch_file import read_torch_file
 
-from seg3d_core.errors import WeightsError  # noqa: E402
-from seg3d_core.perception.encoders import conse, efficientnet_lite, minilm, open_clip  # noqa: E402
-from seg3d_core.perception.encoders.crops import crop_batch, pad_square  # noqa: E402
+for module in ("onnxruntime", "onnx", "safetensors", "tokenizers"):
+    pytest.importorskip(module, reason=f"needs {module}: pip install 'seg3d[offline]'")
 
 SMALL = (efficientnet_lite.Stage(2, 3, 2, 1, 8), efficientnet_lite.Stage(2, 5, 2, 3, 12))
 
 
-def small_network(classes: int = 6) -> efficientnet_lite.EfficientNetLite:
+def small_state(stages: tuple[efficientnet_lite.Stage, ...] = SMALL, classes: int = 6) -> dict[str, np.ndarray]:
     """Random, norms included: unit norms would hide a norm that is applied in the wrong place."""
-    torch.manual_seed(0)
-    network = efficientnet_lite.EfficientNetLite(SMALL, stem=8, head=16, classes=classes)
-    for module in network.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            for values in (module.weight.data, module.running_var):
-                values.uniform_(0.5, 2)
-            for values in (module.bias.data, module.running_mean):
-                values.uniform_(-0.5, 0.5)
-    return network.eval()
+    draw = np.random.default_rng(0)
+    state: dict[str, np.ndarray] = {}
+
+    def convolution(name: str, norm: str, out: int, per_group: int, kernel: int) -> None:
+        shape = (out, per_group, kernel, kernel)
+        state[name + ".weight"] = draw.uniform(-1, 1, shape) / math.sqrt(per_group * kernel * kernel)
+        for part, low, high in (("weight", 0.5, 2), ("running_var", 0.5, 2), ("bias", -0.5, 0.5)):
+            state[f"{norm}.{part}"] = draw.uniform(low, high, out)
+        state[norm + ".running_mean"] = draw.uniform(-0.5, 0.5, out)
+
+    convolution("_conv_stem", "_bn0", 8, 3, 3)
+    width, number = 8, 0
+    for stage in stages:
+        for _ in range(stage.repeats):
+            name, middle = f"_blocks.{number}.", width * stage.expansion
+            if stage.expansion > 1:
+                convolution(name + "_expand_conv", name + "_bn0", middle, width, 1)
+            convolution(name + "_depthwise_conv", name + "_bn1", middle, 1, stage.kernel)
+            convolution(name + "_project_conv", name + "_bn2", stage.width, middle, 1)
+            width, number = stage.width, number + 1
+    convolution("_conv_head", "_bn1", 16, width, 1)
+    state["_fc.weight"], state["_fc.bias"] = draw.uniform(-1, 1, (classes, 16)), draw.uniform(-1, 1, classes)
+    return {name: values.astype(np.float32) for name, values in state.items()}
 
 
 def slow_convolution(x: np.ndarray, weight: np.ndarray, stride: int, groups: int) -> np.ndarray:
-    """(C, H, W) by the definition, TensorFlow's SAME padding."""
+    """(C, H, W), a place of the kernel after the other, TensorFlow's SAME padding; one group, or one per channel."""
     out_channels, _, k, _ = weight.shape
+    assert groups in (1, out_channels)
     pads = [max((math.ceil(n / stride) - 1) * stride + k - n, 0) for n in x.shape[1:]]
     x = np.pad(x, [(0, 0), *((p // 2, p - p // 2) for p in pads)])
     h, w = ((n - k) // stride + 1 for n in x.shape[1:])
     out = np.zeros((out_channels, h, w))
-    per_in, per_out = x.shape[0] // groups, out_channels // groups
-    for o in range(out_channels):
-        first = (o // per_out) * per_in
-        for i in range(h):
-            for j in range(w):
-                window = x[first : first + per_in, i * stride : i * stride + k, j * stride : j * stride + k]
-                out[o, i, j] = (window * weight[o]).sum()
+    for i in range(k):
+        for j in range(k):
+            shifted = x[:, i : i + stride * (h - 1) + 1 : stride, j : j + stride * (w - 1) + 1 : stride]
+            if groups == 1:
+                out += np.tensordot(weight[:, :, i, j], shifted, 1)
+            else:
+                out += weight[:, 0, i, j, None, None] * shifted
     return out
 
 
-def slow_forward(x: np.ndarray, state: dict[str, np.ndarray]) -> np.ndarray:
+def slow_forward(
+    x: np.ndarray, state: dict[str, np.ndarray], stages: tuple[efficientnet_lite.Stage, ...] = SMALL
+) -> np.ndarray:
     def norm(y: np.ndarray, name: str) -> np.ndarray:
         mean, variance, gain, bias = (
             state[f"{name}.{n}"][:, None, None] for n in ("running_mean", "running_var", "weight", "bias")
@@ -61,7 +82,7 @@ def slow_forward(x: np.ndarray, state: dict[str, np.ndarray]) -> np.ndarray:
 
     y = relu6(norm(slow_convolution(x, state["_conv_stem.weight"], 2, 1), "_bn0"))
     number = 0
-    for stage in SMALL:
+    for stage in stages:
         for repeat in range(stage.repeats):
             name, entry = f"_blocks.{number}.", y
             if stage.expansion > 1:
@@ -70,36 +91,52 @@ def slow_forward(x: np.ndarray, state: dict[str, np.ndarray]) -> np.ndarray:
             y = slow_convolution(y, state[name + "_depthwise_conv.weight"], stride, len(y))
             y = relu6(norm(y, name + "_bn1"))
             y = norm(slow_convolution(y, state[name + "_project_conv.weight"], 1, 1), name + "_bn2")
-            y = y + entry if repeat > 0 else y
+            y = y + entry if repeat > 0 or (stride == 1 and len(y) == len(entry)) else y
             number += 1
     y = relu6(norm(slow_convolution(y, state["_conv_head.weight"], 1, 1), "_bn1")).mean((1, 2))
     return state["_fc.weight"] @ y + state["_fc.bias"]
 
 
+# Strides that meet odd and even sizes; widths that repeat, so that a row's first block has a residual too.
+SAME_WIDTH = (efficientnet_lite.Stage(1, 3, 1, 1, 8), efficientnet_lite.Stage(2, 5, 2, 2, 8))
+
+
+@pytest.mark.parametrize("stages", [SMALL, SAME_WIDTH])
 @pytest.mark.parametrize("size", [(16, 16), (17, 22)])
-def test_efficientnet_agrees_with_a_slow_forward_folded_or_not(size: tuple[int, int]) -> None:
-    network = small_network()
+def test_efficientnet_agrees_with_a_slow_forward(size: tuple[int, int], stages) -> None:
+    state = small_state(stages)
+    network = efficientnet_lite.EfficientNetLite(state, stages, size)
     x = np.random.default_rng(1).standard_normal((2, 3, *size))
-    state = {name: value.double().numpy() for name, value in network.state_dict().items()}
-    expected = np.stack([slow_forward(image, state) for image in x])
-    batch = torch.from_numpy(x).float()
-    with torch.inference_mode():
-        assert network(batch).numpy() == pytest.approx(expected, abs=1e-3)
-        folded = efficientnet_lite.fold_batch_norms(network)
-        assert not any(isinstance(m, torch.nn.BatchNorm2d) for m in folded.modules())
-        assert folded(batch).numpy() == pytest.approx(expected, abs=1e-3)
+    exact = {name: values.astype(float) for name, values in state.items()}
+    expected = np.stack([slow_forward(image, exact, stages) for image in x])
+    assert network(x.astype(np.float32)) == pytest.approx(expected, abs=1e-4)
+    assert network(x[:1].astype(np.float32)) == pytest.approx(expected[:1], abs=1e-4)
 
 
-def test_lite0_has_the_published_number_of_parameters() -> None:
-    assert sum(p.numel() for p in efficientnet_lite.EfficientNetLite().parameters()) == 4_652_008
+def installed(name: str) -> Path:
+    try:
+        return stored.require(name)
+    except WeightsError as error:
+        pytest.skip(str(error))
 
 
-def small_text_weights(width: int = 12, layers: int = 2, words: int = 30) -> dict[str, torch.Tensor]:
-    torch.manual_seed(0)
+def test_the_published_classifier_agrees_with_a_slow_forward() -> None:
+    path = installed("efficientnet_lite0")
+    state = {name: values.astype(float) for name, values in read_torch_file(path).items()}
+    counted = [values.size for name, values in state.items() if not name.endswith(("running_mean", "running_var"))]
+    assert sum(counted) - sum(name.endswith("num_batches_tracked") for name in state) == 4_652_008
+    crop = np.random.default_rng(0).integers(0, 255, (9, 14, 3), np.uint8)
+    batch = crop_batch([crop], efficientnet_lite.INPUT_SIZE)
+    expected = slow_forward(batch[0].astype(float), state, efficientnet_lite.LITE0)
+    assert efficientnet_lite.load(path)(batch)[0] == pytest.approx(expected, abs=1e-3)
+
+
+def small_text_weights(width: int = 12, layers: int = 2, words: int = 30) -> dict[str, np.ndarray]:
+    draw = np.random.default_rng(0)
     weights = {
-        "embeddings.word_embeddings.weight": torch.randn(words, width),
-        "embeddings.position_embeddings.weight": torch.randn(40, width),
-        "embeddings.token_type_embeddings.weight": torch.randn(2, width),
+        "embeddings.word_embeddings.weight": draw.standard_normal((words, width)),
+        "embeddings.position_embeddings.weight": draw.standard_normal((40, width)),
+        "embeddings.token_type_embeddings.weight": draw.standard_normal((2, width)),
     }
     shapes = {
         "attention.self.query": (width, width), "attention.self.key": (width, width),
@@ -109,12 +146,13 @@ def small_text_weights(width: int = 12, layers: int = 2, words: int = 30) -> dic
     norms = ["embeddings.LayerNorm"]
     for i in range(layers):
         for name, shape in shapes.items():
-            weights[f"encoder.layer.{i}.{name}.weight"] = torch.randn(shape) * 0.3
-            weights[f"encoder.layer.{i}.{name}.bias"] = torch.randn(shape[0]) * 0.3
+            weights[f"encoder.layer.{i}.{name}.weight"] = draw.standard_normal(shape) * 0.3
+            weights[f"encoder.layer.{i}.{name}.bias"] = draw.standard_normal(shape[0]) * 0.3
         norms += [f"encoder.layer.{i}.{n}.LayerNorm" for n in ("attention.output", "output")]
     for name in norms:
-        weights[name + ".weight"], weights[name + ".bias"] = torch.rand(width) + 0.5, torch.randn(width) * 0.2
-    return weights
+        weights[name + ".weight"] = draw.uniform(0.5, 1.5, width)
+        weights[name + ".bias"] = draw.standard_normal(width) * 0.2
+    return {name: values.astype(np.float32) for name, values in weights.items()}
 
 
 class LetterTokenizer:
@@ -168,13 +206,50 @@ def slow_sentence(ids: list[int], w: dict[str, np.ndarray], heads: int, layers: 
 def test_minilm_agrees_with_a_slow_forward_whatever_it_is_padded_with() -> None:
     weights = small_text_weights()
     model = minilm.MiniLM(weights, LetterTokenizer(), heads=3)
-    slow = {name: value.double().numpy() for name, value in weights.items()}
+    slow = {name: value.astype(float) for name, value in weights.items()}
     texts = ["sofa", "a very long chair", "x", "lamp"]
     ids = [e.ids[: sum(e.attention_mask)] for e in LetterTokenizer().encode_batch(texts)]
     expected = np.stack([slow_sentence(i, slow, heads=3, layers=2) for i in ids])
-    assert model.encode(texts).numpy() == pytest.approx(expected, abs=1e-4)
-    assert model.encode(texts, batch=2).numpy() == pytest.approx(expected, abs=1e-4)
+    assert model.encode(texts) == pytest.approx(expected, abs=1e-4)
+    assert model.encode(texts, batch=2) == pytest.approx(expected, abs=1e-4)
     assert model.encode([]).shape == (0, 12)
+
+
+def test_the_published_sentence_encoder_agrees_with_a_slow_forward() -> None:
+    from safetensors.numpy import load_file
+    from tokenizers import Tokenizer
+
+    paths = installed("minilm"), installed("minilm_tokenizer")
+    words = Tokenizer.from_file(str(paths[1]))
+    words.no_padding()
+    slow = {name: values.astype(float) for name, values in load_file(str(paths[0])).items()}
+    texts = ["a wooden chair by the window", "sofa"]
+    expected = [slow_sentence(words.encode(text).ids, slow, heads=12, layers=6) for text in texts]
+    assert minilm.load(*paths).encode(texts) == pytest.approx(np.stack(expected), abs=1e-5)
+
+
+def test_nothing_of_it_needs_torch() -> None:
+    script = (
+        "import sys; sys.modules['torch'] = None\n"
+        "import numpy as np, seg3d_core.build\n"
+        "from seg3d_core.perception.encoders import conse, open_clip\n"
+        "from seg3d_core.perception.onnx_network import Graph\n"
+        "graph = Graph({'x': (np.float32, ('n',))})\n"
+        "network = graph.network(graph.add('Add', 'x', graph.constant(np.float32(2))), 'sum')\n"
+        "print(network(x=np.ones(2, np.float32)).tolist())\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("[3.0, 3.0]\n", "")
+
+
+def test_without_its_libraries_the_stand_in_says_what_to_install(tmp_path, monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(WeightsError, match=r"onnxruntime.*seg3d\[offline\]"):
+        efficientnet_lite.EfficientNetLite(small_state(), SMALL)
+
+
+def small_network() -> efficientnet_lite.EfficientNetLite:
+    return efficientnet_lite.EfficientNetLite(small_state(), SMALL)
 
 
 def small_encoder(cache=None) -> conse.ConseEncoder:
@@ -233,9 +308,31 @@ def test_crops_are_padded_not_cut_and_normalised() -> None:
     assert batch.shape == (2, 3, 12, 12)
     assert batch[0, 0, 6, 0] == pytest.approx(1, abs=0.1)
     assert batch[0, 2, 6, -1] == pytest.approx(1, abs=0.1)
-    assert torch.allclose(batch[0].flip(-1), batch[1], atol=1e-5)
+    assert batch[1] == pytest.approx(batch[0, :, :, ::-1], abs=1e-5)
     grey = crop_batch([np.full((4, 4, 3), 255, np.uint8)], 8, mean=(0.5, 0.5, 0.5), std=(0.25, 0.5, 1.0))
     assert grey[0, :, 3, 3].tolist() == pytest.approx([2.0, 1.0, 0.5])
+
+
+def slow_shrink(row: np.ndarray, size: int) -> np.ndarray:
+    """Keys' cubic with a = -1/2, widened by the factor by which the row shrinks, its weights summing to one."""
+    step = len(row) / size
+    wide = max(step, 1)
+    out = np.zeros(size)
+    for i in range(size):
+        distance = np.abs(np.arange(len(row)) + 0.5 - (i + 0.5) * step) / wide
+        near, far = 1.5 * distance**3 - 2.5 * distance**2 + 1, -0.5 * distance**3 + 2.5 * distance**2 - 4 * distance + 2
+        weight = np.where(distance < 1, near, np.where(distance < 2, far, 0))
+        out[i] = weight @ row / weight.sum()
+    return out
+
+
+@pytest.mark.parametrize(("n", "size"), [(40, 12), (7, 30)])
+def test_crops_are_resized_without_aliasing_and_without_rounding(n: int, size: int) -> None:
+    crop = np.random.default_rng(n).integers(0, 255, (n, n, 3), np.uint8)
+    rows = np.apply_along_axis(slow_shrink, 0, crop.astype(float), size)
+    expected = np.apply_along_axis(slow_shrink, 1, rows, size).clip(0, 255) / 255
+    found = crop_batch([crop], size, IMAGENET_MEAN, IMAGENET_STD)[0].transpose(1, 2, 0) * IMAGENET_STD + IMAGENET_MEAN
+    assert found == pytest.approx(expected, abs=1e-4)
 
 
 @pytest.mark.parametrize("crop", [np.zeros((0, 3, 3), np.uint8), np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3))])
@@ -252,91 +349,3 @@ def test_files_that_are_no_checkpoint_are_refused(tmp_path) -> None:
     pytest.importorskip("tokenizers")
     with pytest.raises(WeightsError, match=r"weights\.pth"):
         minilm.load(path, path)
-
-
-class TinyClip:
-    """open_clip's calls, nothing behind them."""
-
-    def eval(self) -> TinyClip:
-        return self
-
-    def encode_text(self, tokens: torch.Tensor, normalize: bool) -> torch.Tensor:
-        return torch.nn.functional.normalize(tokens.float(), dim=1)
-
-    def encode_image(self, images: torch.Tensor, normalize: bool) -> torch.Tensor:
-        return torch.nn.functional.normalize(images.mean((2, 3)), dim=1)
-
-
-def test_open_clip_is_called_with_its_own_normalisation() -> None:
-    def tokenize(texts: list[str]) -> torch.Tensor:
-        return torch.tensor([[len(t), 1, 2] for t in texts])
-
-    preprocessing = {"size": 16, "mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5), "interpolation": "bicubic"}
-    encoder = open_clip.OpenClipEncoder(TinyClip(), tokenize, preprocessing, "tiny")
-    assert (encoder.dim, encoder.approximate) == (3, False)
-    white_red = np.full((4, 9, 3), (255, 0, 0), np.uint8)
-    assert encoder.encode_images([white_red] * 9) == pytest.approx(np.tile([1, -1, -1], (9, 1)) / 3**0.5, abs=1e-4)
-    assert encoder.encode_images([]).shape == encoder.encode_text([]).shape == (0, 3)
-
-
-class Catalogue:
-    """open_clip's table of pretrained configs."""
-
-    OPENAI_DATASET_MEAN, OPENAI_DATASET_STD = (0.48, 0.46, 0.41), (0.27, 0.26, 0.28)
-    configs = {
-        "old": {"mean": (0.48, 0.46, 0.41), "std": (0.27, 0.26, 0.28), "interpolation": "bicubic"},
-        "dfndr2b": {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0), "interpolation": "bilinear"},
-    }
-
-    def list_pretrained_tags_by_model(self, model: str) -> list[str]:
-        return list(self.configs) if model == "known" else []
-
-    def get_pretrained_cfg(self, model: str, tag: str) -> dict:
-        return self.configs[tag]
-
-
-@pytest.mark.parametrize(
-    ("model", "file", "mean", "interpolation"),
-    [
-        ("known", "weights_dfndr2b.pt", (0, 0, 0), "bilinear"),
-        ("known", "weights_old.pt", (0.48, 0.46, 0.41), "bicubic"),
-        ("known", "open_clip_model.safetensors", (0, 0, 0), "bilinear"),
-        ("unknown", "x.pt", (0.48, 0.46, 0.41), "bicubic"),
-    ],
-)
-def test_normalisation_of_a_local_file_is_that_of_its_tag(model, file, mean, interpolation) -> None:
-    found = open_clip.pretrained_preprocessing(Catalogue(), model, file)
-    assert found["mean"] == pytest.approx(mean)
-    assert found["interpolation"] == interpolation
-
-
-def test_open_clip_without_a_weights_file_says_what_to_set(tmp_path) -> None:
-    with pytest.raises(WeightsError, match="open_clip_weights"):
-        open_clip.load("ViT-B-16", "")
-    with pytest.raises(WeightsError, match="no such file"):
-        open_clip.load("ViT-B-16", str(tmp_path / "none.pt"))
-
-
-FAKE_TORCHVISION = """
-import torch
-@torch.library.register_fake("torchvision::nms")
-def nms(boxes, scores, threshold):
-    return boxes
-works = True
-"""
-
-
-@pytest.mark.parametrize(
-    ("content", "expected"), [(FAKE_TORCHVISION, "works"), ("raise RuntimeError('other')", "other")]
-)
-def test_a_torchvision_built_for_another_torch_is_helped_and_other_errors_pass(tmp_path, content, expected) -> None:
-    (tmp_path / "torchvision").mkdir()
-    (tmp_path / "torchvision" / "__init__.py").write_text(content)
-    script = (
-        f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
-        "from seg3d_core.perception.encoders.open_clip import import_torchvision\n"
-        "import_torchvision(); import_torchvision()\n"
-        "import torchvision; print('works' if torchvision.works else '')\n"
-    )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
-    assert expected in (done.stdout if expected == "works" else done.stderr)

@@ -187,7 +187,7 @@ def test_the_commands_say_what_is_there_and_what_is_wrong(tiny, cache, tmp_path,
 
 @pytest.fixture(scope="session")
 def stand_in():
-    pytest.importorskip("torch", reason="needs torch: pip install 'seg3d[offline]'")
+    pytest.importorskip("onnxruntime", reason="needs onnxruntime: pip install 'seg3d[offline]'")
     from seg3d_core.perception.encoders import conse
 
     try:

@@ -235,5 +235,6 @@ def test_the_command_prints_and_exits(capsys: pytest.CaptureFixture[str]) -> Non
 
 
 def test_the_command_says_why_a_path_can_not_be_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert check_command(str(tmp_path), json_output=True) == 1
-    assert "looks like no known source" in json.loads(capsys.readouterr().out)["error"]
+    with pytest.raises(SourceError, match="looks like no known source"):
+        check_command(str(tmp_path), json_output=True)
+    assert not capsys.readouterr().out

@@ -11,21 +11,20 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import resources
 from pathlib import Path
 
 import numpy as np
-import torch
+from scipy.special import softmax
 
 from ...types import Array
 from .. import weights
 from . import efficientnet_lite, minilm
-from .crops import crop_batch, limit_threads
+from .crops import crop_batch
 
 log = logging.getLogger(__name__)
 
-_INPUT_SIZE = 224
 # How sharply a text picks its classes: found on the house scenes, flat between 0.02 and 0.06.
 _TEMPERATURE = 0.03
 # Larger batches leave the cache of small machines and are slower.
@@ -45,48 +44,44 @@ class ConseEncoder:
 
     def __init__(
         self,
-        network: torch.nn.Module,
+        network: Callable[[Array], Array],
         text: minilm.MiniLM,
         names: Sequence[str],
         identifier: str,
         cache: Path | None = None,
     ):
         """`network` gives logits (B, len(names)); `cache` is a folder for the class names' embeddings, or None."""
-        limit_threads()
         self.id = identifier
         self.dim = len(names)
-        self._network = network.eval()
+        self._network = network
         self._text = text
         self._names = list(names)
         self._cache = cache
-        self._table: torch.Tensor | None = None
+        self._table: Array | None = None
 
-    @torch.inference_mode()
     def encode_images(self, crops: Sequence[Array]) -> Array:
         """Standardised logits as unit vectors float32 (len(crops), dim) of uint8 (h, w, 3) crops of any size."""
         parts = [np.zeros((0, self.dim), np.float32)]
         for start in range(0, len(crops), _BATCH):
-            logits = self._network(crop_batch(crops[start : start + _BATCH], _INPUT_SIZE))
-            centred = logits - logits.mean(1, keepdim=True)
-            parts.append(torch.nn.functional.normalize(centred, dim=1).numpy())
+            logits = self._network(crop_batch(crops[start : start + _BATCH], efficientnet_lite.INPUT_SIZE))
+            parts.append(_unit(logits - logits.mean(1, keepdims=True)))
         return np.concatenate(parts)
 
-    @torch.inference_mode()
     def encode_text(self, texts: Sequence[str]) -> Array:
         """softmax(similarity to each class name / 0.03) as unit vectors float32 (len(texts), dim)."""
         similarity = self._text.encode(list(texts)) @ self._class_table().T
-        return torch.nn.functional.normalize((similarity / _TEMPERATURE).softmax(1), dim=1).numpy()
+        return _unit(softmax(similarity / _TEMPERATURE, axis=1))
 
-    def _class_table(self) -> torch.Tensor:
+    def _class_table(self) -> Array:
         """(classes, text dim), from the cache on disk where there is one."""
         if self._table is None:
             path = self._cache_path()
             table = _read_table(path, (self.dim, self._text.dim)) if path else None
             if table is None:
-                table = self._text.encode(self._names).numpy()
+                table = self._text.encode(self._names)
                 if path:
                     _write_table(path, table)
-            self._table = torch.from_numpy(table)
+            self._table = table
         return self._table
 
     def _cache_path(self) -> Path | None:
@@ -94,6 +89,10 @@ class ConseEncoder:
             return None
         content = "\n".join([self.id, *self._names])
         return self._cache / f"classes-{hashlib.sha256(content.encode()).hexdigest()[:16]}.npy"
+
+
+def _unit(rows: Array) -> Array:
+    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
 
 
 def _read_table(path: Path, shape: tuple[int, ...]) -> Array | None:

@@ -1,4 +1,4 @@
-"""Image crops of any size to network input, and the threads that networks may use."""
+"""Image crops of any size to network input."""
 
 from __future__ import annotations
 
@@ -6,20 +6,12 @@ from collections.abc import Sequence
 
 import cv2
 import numpy as np
-import torch
-from torch.nn import functional
+from PIL import Image
 
 from ...types import Array
 
-MAX_THREADS = 2
-
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-
-
-def limit_threads() -> None:
-    """Never more than two torch threads: mapping and other workers need the rest of the machine."""
-    torch.set_num_threads(min(MAX_THREADS, torch.get_num_threads()))
 
 
 def pad_square(crop: Array) -> Array:
@@ -36,18 +28,24 @@ def crop_batch(
     mean: Sequence[float] = IMAGENET_MEAN,
     std: Sequence[float] = IMAGENET_STD,
     interpolation: str = "bicubic",
-) -> torch.Tensor:
-    """uint8 RGB crops (h, w, 3) of any size to a normalised batch (n, 3, size, size), channels last in memory.
+) -> Array:
+    """uint8 RGB crops (h, w, 3) of any size to a normalised batch float32 (n, 3, size, size).
 
-    Each is padded to a square first. Raises ValueError for a crop that is empty or no uint8 RGB image.
+    Each is padded to a square first; `interpolation` is the name of one of Pillow's, which widen their kernels where
+    they shrink. Raises ValueError for a crop that is empty or no uint8 RGB image.
     """
-    squares = []
-    for crop in crops:
+    method = Image.Resampling[interpolation.upper()]
+    batch = np.empty((len(crops), 3, size, size), np.float32)
+    for crop, out in zip(crops, batch, strict=True):
         if crop.ndim != 3 or crop.shape[2] != 3 or crop.dtype != np.uint8 or not crop.size:
             raise ValueError(f"a crop must be uint8 (h, w, 3) and not empty, not {crop.dtype} {crop.shape}")
-        pixels = torch.from_numpy(pad_square(np.ascontiguousarray(crop))).permute(2, 0, 1)[None].float()
-        resized = functional.interpolate(pixels, (size, size), mode=interpolation, antialias=True, align_corners=False)
-        squares.append(resized.clamp_(0, 255))
-    batch = torch.cat(squares) / 255
-    offset, scale = (torch.tensor(list(v), dtype=torch.float32).view(1, 3, 1, 1) for v in (mean, std))
-    return ((batch - offset) / scale).contiguous(memory_format=torch.channels_last)
+        square = pad_square(np.ascontiguousarray(crop)).astype(np.float32)
+        # Channel by channel in float: rounded to bytes, the steps of plain surfaces would speak in the features.
+        for channel, target in enumerate(out):
+            target[:] = Image.fromarray(square[:, :, channel]).resize((size, size), method)
+    np.clip(batch, 0, 255, out=batch)
+    offset, scale = (np.array(v, np.float32)[:, None, None] for v in (mean, std))
+    batch /= 255
+    batch -= offset
+    batch /= scale
+    return batch

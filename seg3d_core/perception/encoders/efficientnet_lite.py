@@ -1,17 +1,19 @@
-"""EfficientNet-lite0 (ImageNet-1k) in plain torch, with the parameter names of the published checkpoint."""
+"""EfficientNet-lite0 (ImageNet-1k) as an ONNX graph, from the parameters of the published checkpoint."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-from torch import nn
-from torch.nn import functional
-from torch.nn.utils.fusion import fuse_conv_bn_eval
+import numpy as np
 
 from ...errors import WeightsError
+from ...types import Array
+from ..onnx_network import Graph, Network
+from ..torch_file import read_torch_file
 
+INPUT_SIZE = 224
 # TensorFlow's epsilon, which the weights were trained with; torch's default is 1e-5.
 _EPSILON = 1e-3
 
@@ -38,84 +40,95 @@ LITE0 = (
 )
 
 
-def pad_same(x: torch.Tensor, kernel: int, stride: int) -> torch.Tensor:
-    """TensorFlow's SAME padding of (B, C, H, W): the odd pixel goes to the right and the bottom."""
-    height, width = (max((-(-n // stride) - 1) * stride + kernel - n, 0) for n in x.shape[-2:])
-    return functional.pad(x, (width // 2, width - width // 2, height // 2, height - height // 2))
+def same_padding(size: tuple[int, int], kernel: int, stride: int) -> list[int]:
+    """TensorFlow's SAME padding of (H, W) as [top, left, bottom, right]: the odd pixel goes to right and bottom."""
+    total = [max((-(-n // stride) - 1) * stride + kernel - n, 0) for n in size]
+    return [*(n // 2 for n in total), *(n - n // 2 for n in total)]
 
 
-class InvertedBottleneck(nn.Module):  # type: ignore[misc]
-    """Expand, depthwise, project; residual where shape allows. No squeeze and excitation in the lite family."""
-
-    def __init__(self, width_in: int, width_out: int, kernel: int, stride: int, expansion: int):
-        super().__init__()
-        middle = width_in * expansion
-        self.kernel, self.stride, self.expansion = kernel, stride, expansion
-        self.residual = stride == 1 and width_in == width_out
-        if expansion > 1:
-            self._expand_conv = nn.Conv2d(width_in, middle, 1, bias=False)
-            self._bn0 = nn.BatchNorm2d(middle, eps=_EPSILON)
-        self._depthwise_conv = nn.Conv2d(middle, middle, kernel, stride, groups=middle, bias=False)
-        self._bn1 = nn.BatchNorm2d(middle, eps=_EPSILON)
-        self._project_conv = nn.Conv2d(middle, width_out, 1, bias=False)
-        self._bn2 = nn.BatchNorm2d(width_out, eps=_EPSILON)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        y = functional.relu6(self._bn0(self._expand_conv(x))) if self.expansion > 1 else x
-        y = functional.relu6(self._bn1(self._depthwise_conv(pad_same(y, self.kernel, self.stride))))
-        y = self._bn2(self._project_conv(y))
-        return x + y if self.residual else y
+def fold_batch_norm(weight: Array, gain: Array, bias: Array, mean: Array, variance: Array) -> tuple[Array, Array]:
+    """Weight (O, I, k, k) and bias (O,) of the convolution that does what convolution and norm do."""
+    scale = gain / np.sqrt(variance + np.float32(_EPSILON))
+    return weight * scale[:, None, None, None], bias - mean * scale
 
 
-class EfficientNetLite(nn.Module):  # type: ignore[misc]
-    """(B, 3, H, W) normalised images to logits (B, classes)."""
+class EfficientNetLite:
+    """Normalised float32 images (B, 3, H, W) of one size to logits (B, classes)."""
 
-    def __init__(self, stages: tuple[Stage, ...] = LITE0, stem: int = 32, head: int = 1280, classes: int = 1000):
-        super().__init__()
-        self._conv_stem = nn.Conv2d(3, stem, 3, 2, bias=False)
-        self._bn0 = nn.BatchNorm2d(stem, eps=_EPSILON)
-        blocks, width = [], stem
+    def __init__(
+        self,
+        weights: Mapping[str, Array],
+        stages: tuple[Stage, ...] = LITE0,
+        size: tuple[int, int] = (INPUT_SIZE, INPUT_SIZE),
+    ):
+        """`weights` by their names in the checkpoint. Raises KeyError where one is missing."""
+        self._network = _Builder(weights, size).network(stages)
+
+    def __call__(self, images: Array) -> Array:
+        """Logits float32 (B, classes)."""
+        return self._network(images=images)
+
+
+class _Builder:
+    """Puts the graph together; knows how large the features are by then."""
+
+    def __init__(self, weights: Mapping[str, Array], size: tuple[int, int]):
+        self._weights = weights
+        self._size = size
+        self._graph = Graph({"images": (np.float32, ("batch", 3, *size))})
+
+    def network(self, stages: tuple[Stage, ...]) -> Network:
+        x = self._convolve("images", "_conv_stem", "_bn0", stride=2)
+        number = 0
         for stage in stages:
-            for i in range(stage.repeats):
-                stride = stage.stride if i == 0 else 1
-                blocks.append(InvertedBottleneck(width, stage.width, stage.kernel, stride, stage.expansion))
-                width = stage.width
-        self._blocks = nn.ModuleList(blocks)
-        self._conv_head = nn.Conv2d(width, head, 1, bias=False)
-        self._bn1 = nn.BatchNorm2d(head, eps=_EPSILON)
-        self._fc = nn.Linear(head, classes)
+            for repeat in range(stage.repeats):
+                x = self._bottleneck(x, f"_blocks.{number}.", stage.stride if repeat == 0 else 1, stage.expansion)
+                number += 1
+        x = self._graph.add("GlobalAveragePool", self._convolve(x, "_conv_head", "_bn1"))
+        parameters = (self._graph.constant(self._weights[f"_fc.{name}"]) for name in ("weight", "bias"))
+        logits = self._graph.add("Gemm", self._graph.add("Flatten", x), *parameters, transB=1)
+        return self._graph.network(logits, "EfficientNet-lite")
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = functional.relu6(self._bn0(self._conv_stem(pad_same(x, 3, 2))))
-        for block in self._blocks:
-            x = block(x)
-        return self._fc(functional.relu6(self._bn1(self._conv_head(x))).mean((2, 3)))
+    def _bottleneck(self, x: str, block: str, stride: int, expansion: int) -> str:
+        """Expand, depthwise, project; residual where shape allows. No squeeze and excitation in the lite family."""
+        y = self._convolve(x, block + "_expand_conv", block + "_bn0") if expansion > 1 else x
+        y = self._convolve(y, block + "_depthwise_conv", block + "_bn1", stride, depthwise=True)
+        y = self._convolve(y, block + "_project_conv", block + "_bn2", clipped=False)
+        width_in = len(self._weights[block + "_depthwise_conv.weight"]) // expansion
+        width_out = len(self._weights[block + "_project_conv.weight"])
+        return self._graph.add("Add", x, y) if stride == 1 and width_in == width_out else y
 
-
-def fold_batch_norms(network: EfficientNetLite) -> EfficientNetLite:
-    """The same function with every batch norm folded into its convolution; evaluation only."""
-    pairs = {
-        "_conv_stem": "_bn0",
-        "_expand_conv": "_bn0",
-        "_depthwise_conv": "_bn1",
-        "_project_conv": "_bn2",
-        "_conv_head": "_bn1",
-    }
-    network = network.eval()
-    for module in [network, *network._blocks]:
-        for convolution, norm in pairs.items():
-            if hasattr(module, convolution):
-                fused = fuse_conv_bn_eval(getattr(module, convolution), getattr(module, norm))
-                setattr(module, convolution, fused)
-                setattr(module, norm, nn.Identity())
-    return network
+    def _convolve(
+        self, x: str, convolution: str, norm: str, stride: int = 1, depthwise: bool = False, clipped: bool = True
+    ) -> str:
+        """Convolution and batch norm in one, then what of it lies between 0 and 6."""
+        weight = self._weights[convolution + ".weight"]
+        kernel = int(weight.shape[-1])
+        names = ("weight", "bias", "running_mean", "running_var")
+        folded = fold_batch_norm(weight, *(self._weights[f"{norm}.{name}"] for name in names))
+        y = self._graph.add(
+            "Conv",
+            x,
+            *map(self._graph.constant, folded),
+            kernel_shape=[kernel, kernel],
+            strides=[stride, stride],
+            pads=same_padding(self._size, kernel, stride),
+            group=len(weight) if depthwise else 1,
+        )
+        height, width = self._size
+        self._size = (-(-height // stride), -(-width // stride))
+        if not clipped:
+            return y
+        limits = (self._graph.constant(np.float32(limit)) for limit in (0, 6))
+        return self._graph.add("Clip", y, *limits)
 
 
 def load(path: Path) -> EfficientNetLite:
-    """EfficientNet-lite0 from the published checkpoint, ready for evaluation. Raises WeightsError."""
-    network = EfficientNetLite()
+    """EfficientNet-lite0 from the published checkpoint. Raises WeightsError."""
+    weights = read_torch_file(path)
     try:
-        network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+        return EfficientNetLite(weights)
+    except WeightsError:
+        raise
     except Exception as error:
         raise WeightsError(f"{path} is no EfficientNet-lite0 checkpoint ({error}): fetch it again") from error
-    return fold_batch_norms(network).to(memory_format=torch.channels_last)

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from ...errors import WeightsError
 from ...types import Array
-from .crops import crop_batch, limit_threads
+from ..onnx_network import network_threads
+from .crops import crop_batch
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +36,8 @@ def import_torchvision() -> None:
     everything but non-maximum suppression work, which nothing here needs. Other errors pass through.
     """
     global _operator_library
+    import torch
+
     try:
         importlib.import_module("torchvision")
     except RuntimeError as error:
@@ -58,27 +60,30 @@ class OpenClipEncoder:
 
     def __init__(self, model: Any, tokenizer: Any, preprocessing: dict[str, Any], identifier: str):
         """`preprocessing`: `size`, `mean`, `std`, `interpolation` as in open_clip's pretrained configs."""
-        limit_threads()
+        import torch
+
+        torch.set_num_threads(min(network_threads(), torch.get_num_threads()))
+        self._torch = torch
         self.id = identifier
         self._model = model.eval()
         self._tokenizer = tokenizer
         self._preprocessing = preprocessing
         self.dim = int(self.encode_text(["a chair"]).shape[1])
 
-    @torch.inference_mode()
     def encode_text(self, texts: Sequence[str]) -> Array:
         """Unit vectors float32 (len(texts), dim); texts beyond the model's context are cut."""
         if not texts:
             return np.zeros((0, self.dim), np.float32)
-        return self._model.encode_text(self._tokenizer(list(texts)), normalize=True).float().numpy()
+        with self._torch.inference_mode():
+            return self._model.encode_text(self._tokenizer(list(texts)), normalize=True).float().numpy()
 
-    @torch.inference_mode()
     def encode_images(self, crops: Sequence[Array]) -> Array:
         """Unit vectors float32 (len(crops), dim) of uint8 (h, w, 3) crops, padded to squares, never cut."""
         parts = [np.zeros((0, self.dim), np.float32)]
         for start in range(0, len(crops), _BATCH):
-            batch = crop_batch(crops[start : start + _BATCH], **self._preprocessing)
-            parts.append(self._model.encode_image(batch, normalize=True).float().numpy())
+            batch = self._torch.from_numpy(crop_batch(crops[start : start + _BATCH], **self._preprocessing))
+            with self._torch.inference_mode():
+                parts.append(self._model.encode_image(batch, normalize=True).float().numpy())
         return np.concatenate(parts)
 
 

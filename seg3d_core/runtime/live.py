@@ -34,8 +34,8 @@ from .warmup import warm_up
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
-# Frames wait here while the scene is busy with one: two hide the jitter, more would only add latency.
-_FRAMES_WAITING = 2
+# Frames wait here while the scene is busy with one: a few hide the jitter, more would only add latency.
+_FRAMES_WAITING = 4
 # Frames kept for masks that arrive from outside, a while after their image.
 _FRAMES_REMEMBERED = 60
 _REPORT_INTERVAL = 10.0
@@ -91,8 +91,9 @@ class LiveRuntime:
     # --- life --------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Compiles what must be compiled, then starts the threads: no frame waits for a compiler."""
+        """Compiles and loads what must be, then starts the threads: no frame waits for a compiler or a library."""
         warm_up(self.config, self._masks)
+        self._text.load()
         loops = (("scene", self._run_scene), ("perception", self._run_perception), ("segment", self._run_segmentation))
         self._threads = [threading.Thread(target=loop, name=f"seg3d-{name}", daemon=True) for name, loop in loops]
         for thread in self._threads:

@@ -39,6 +39,13 @@ class TextWorker:
         self._thread = threading.Thread(target=self._run, name="seg3d-text", daemon=True)
         self._names: dict[int, str] = {}
 
+    def load(self) -> None:
+        """Loads the encoder now: importing its libraries stops all threads for seconds on a cold disk."""
+        try:
+            self._loaded()
+        except Seg3DError as error:
+            self._report("warning", "text", f"text queries are off: {error}")
+
     def start(self) -> None:
         self._thread.start()
 

@@ -26,6 +26,14 @@ def listen(node, runtime):
     return make
 
 
+@pytest.fixture
+def clock(monkeypatch):
+    """`clock.now` is what the wait for poses reads."""
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr(room.time, "monotonic", lambda: clock.now)
+    return clock
+
+
 def feed(node, messages, stamp=10.0, *, rgb=None, depth=None, pose=True):
     if pose:
         node.hear("/tf", messages.tf(stamp))
@@ -130,9 +138,10 @@ def test_a_bag_that_loops_three_times(node, runtime, messages, listen):
     assert len(runtime.frames) == 12
 
 
-def test_missing_camera_info_is_said_and_the_wait_is_bounded(node, runtime, messages, listen):
+def test_missing_camera_info_is_said_and_the_wait_is_bounded(node, runtime, messages, listen, clock):
     inputs = listen()
     for k in range(200):
+        clock.now = k * 0.1
         feed(node, messages, 10 + k * 0.1)
     assert len(inputs.waiting) < 30
     assert runtime.drops["no_camera_info"] > 150
@@ -148,13 +157,34 @@ def test_camera_info_without_calibration(node, runtime, messages, listen):
     assert runtime.drops == {"camera_info": 2, "distortion_model": 1}
 
 
-def test_a_pose_that_never_comes(node, runtime, messages, listen):
+def test_a_pose_that_never_comes(node, runtime, messages, listen, clock):
     inputs = listen()
     node.hear("/info", messages.info())
     for k in range(100):
+        clock.now = k * 0.1
         feed(node, messages, 10 + k * 0.1, pose=False)
     assert runtime.drops["no_pose"] > 70
     assert len(inputs.waiting) < 30
+
+
+def test_a_burst_after_a_stall_loses_no_frame_whose_pose_is_in_it(node, runtime, messages, listen, clock):
+    listen()
+    node.hear("/info", messages.info())
+    for k in range(50):
+        feed(node, messages, 10 + k * 0.1, pose=False)
+    for k in range(50):
+        node.hear("/tf", messages.tf(10 + k * 0.1))
+    assert len(runtime.frames) == 50
+    assert runtime.drops == {}
+
+
+def test_the_wait_is_bounded_in_a_burst_too(node, runtime, messages, listen, clock):
+    inputs = listen()
+    node.hear("/info", messages.info())
+    for k in range(200):
+        feed(node, messages, 10 + k * 0.1, pose=False)
+    assert len(inputs.waiting) <= room.POSE_QUEUE
+    assert runtime.drops["no_pose"] >= 200 - room.POSE_QUEUE
 
 
 def test_another_camera_info_mid_run(node, runtime, messages, listen):

@@ -113,7 +113,7 @@ class Inputs:
         self.frames = 0
         self.last_frame = time.monotonic()  # when a frame was last complete; at first, when we began to listen
         self.maker = convert.FrameMaker(backends.image_to_numpy)
-        self.waiting: deque[tuple[Image, Image]] = deque()
+        self.waiting: deque[tuple[float, Image, Image]] = deque()  # since when, colour, depth
         self.sync = backends.make_synchroniser(
             2, self._on_match, slop=parameters["sync_slop"], queue=parameters["sync_queue"], on_reset=self._on_reset
         )
@@ -226,7 +226,7 @@ class Inputs:
                 f"colour is in the frame {rgb.header.frame_id!r}, depth in {depth.header.frame_id!r}: "
                 "if depth is not registered to colour, colours and masks will be shifted",
             )
-        self.waiting.append((rgb, depth))
+        self.waiting.append((time.monotonic(), rgb, depth))
         self._hand_over()
 
     def _on_timer(self) -> None:
@@ -240,20 +240,24 @@ class Inputs:
         return self.parameters["camera_frame"] or rgb.header.frame_id
 
     def _hand_over(self) -> None:
-        """Submits, in order, every waiting frame whose pose is known; gives up on those that waited too long."""
-        still: deque[tuple[Image, Image]] = deque()
-        newest = validate.seconds(self.waiting[-1][0].header.stamp) if self.waiting else 0.0
+        """Submits, in order, every waiting frame whose pose is known; gives up on those that waited too long.
+
+        Too long by the clock and not by stamps alone: after a stall, images and poses of seconds come in one burst,
+        and topic by topic.
+        """
+        still: deque[tuple[float, Image, Image]] = deque()
+        now = time.monotonic()
         while self.waiting:
-            rgb, depth = self.waiting.popleft()
+            since, rgb, depth = self.waiting.popleft()
             stamp = validate.seconds(rgb.header.stamp)
             try:
                 self._submit(rgb, depth, stamp)
             except TransformError as error:
                 too_many = len(still) + len(self.waiting) >= POSE_QUEUE
-                if newest - stamp > self.parameters["pose_timeout"] or too_many:
+                if now - since > self.parameters["pose_timeout"] or too_many:
                     self._give_up(str(error))
                 else:
-                    still.append((rgb, depth))
+                    still.append((since, rgb, depth))
             except FrameError as error:
                 self.report.drop(error.reason, str(error))
         self.waiting = still

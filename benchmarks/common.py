@@ -26,10 +26,14 @@ def machine() -> str:
 
 
 def commit() -> str:
-    """Short hash, with `-dirty` where files differ from it."""
-    command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    return done.stdout.strip() if done.returncode == 0 else "unknown"
+    """Short hash, with `-dirty` where something other than the results differs from it."""
+    git = ["git", "-C", str(ROOT)]
+    done = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
+    if done.returncode:
+        return "unknown"
+    changed = [*git, "status", "--porcelain", "--", ".", ":!docs/results"]
+    is_dirty = subprocess.run(changed, capture_output=True, text=True, check=False).stdout.strip()
+    return done.stdout.strip() + ("-dirty" if is_dirty else "")
 
 
 def load() -> str:

@@ -185,7 +185,7 @@ def models_verify() -> None:
 
 @models_app.command("fetch")
 def models_fetch(
-    name: Annotated[str, typer.Argument(help="A name from `seg3d models list`.")],
+    name: Annotated[str, typer.Argument(help="A name from `seg3d models list`, or `offline` for the text stand-in's.")],
     from_file: Annotated[Path | None, typer.Option("--from", help="A local copy instead of the network.")] = None,
 ) -> None:
     """Get a file of weights, verified. Nothing else ever downloads anything."""

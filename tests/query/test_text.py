@@ -278,7 +278,7 @@ def test_without_encoder_names_and_ids_answer(config) -> None:
 def test_without_encoder_and_names_the_message_says_what_to_install(config) -> None:
     result = TextQuery(config, None).answer("chair", make_snapshot())
     assert not result.matched
-    assert "offline-weights.txt" in result.message
+    assert "seg3d models fetch offline" in result.message
     assert result.encoder_id == ""
 
 

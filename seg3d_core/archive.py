@@ -122,7 +122,8 @@ def write_archive(
 def read_archive(path: str | Path) -> Archive:
     """Reads a file that `write_archive` made, or says with a MapFileError why not.
 
-    Codes: `not_found`, `not_a_map`, `damaged`, `newer_version`. Memory stays within about the file's size.
+    Codes: `not_found`, `unreadable`, `not_a_map`, `damaged`, `newer_version`.
+    Memory stays within about the file's size.
     """
     path = Path(path)
     try:
@@ -130,6 +131,10 @@ def read_archive(path: str | Path) -> Archive:
             return _read(path, file)
     except FileNotFoundError:
         raise MapFileError("not_found", f"there is no map file {path}") from None
+    except IsADirectoryError:
+        raise MapFileError("not_a_map", f"{path} is a folder: name the map file in it") from None
+    except PermissionError:
+        raise MapFileError("unreadable", f"{path} may not be read: check its permissions") from None
     except OSError as error:
         raise MapFileError("damaged", f"{path} cannot be read: {error.strerror or error}") from error
 

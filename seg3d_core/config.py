@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic.fields import FieldInfo
 
 from .errors import ConfigError
@@ -49,6 +49,12 @@ class MapConfig(_Group):
     max_weight: float = _setting(
         50.0, "sightings beyond this are forgotten, so that old things can fade", "", ge=1, le=1e4
     )
+
+    @model_validator(mode="after")
+    def _check_range(self) -> MapConfig:
+        if self.depth_min >= self.depth_max:
+            raise ValueError(f"depth_min = {self.depth_min} m must be below depth_max = {self.depth_max} m")
+        return self
 
 
 class KeyframeConfig(_Group):
@@ -146,6 +152,13 @@ class QueryConfig(_Group):
         ge=0,
         le=1,
     )
+
+    @field_validator("crop_growth")
+    @classmethod
+    def _check_growth(cls, growth: tuple[float, ...]) -> tuple[float, ...]:
+        if not growth or not all(0 <= share <= 10 for share in growth):
+            raise ValueError("one or more shares between 0 and 10")
+        return growth
 
 
 class RuntimeConfig(_Group):

@@ -10,22 +10,20 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from .config import Config, KeyframeConfig
 from .errors import FrameError, MapFileError
-from .geometry import nearest_rotation, rotation_angle, rotation_error
+from .geometry import checked_pose, rotation_angle
 from .lifting.views import ImageStore
 from .mapping.base import BaseMap
 from .segmenters.base import Segmentation, Segmenter
 from .segmenters.identity import IdentityTracker
 from .types import Array, Cloud, Frame, Instances, Masks2D, Snapshot, Visible
 
-# Tracked poses in the wild are orthonormal to a few 1e-4 (measured on Kinect data); beyond this it is no rotation.
-_ROTATION_TOLERANCE = 0.02
 # A relocalised camera is believed after this many frames that agree with each other.
 _FRAMES_TO_TRUST_A_JUMP = 5
 
@@ -82,8 +80,11 @@ class Scene:
 
     def add_frame(self, frame: Frame) -> Visible:
         """Fuses one frame and says which map points it sees."""
-        pose = self._checked_pose(frame)
-        visible = self.map.integrate(frame if pose is frame.T_world_camera else _with_pose(frame, pose))
+        pose = checked_pose(frame.T_world_camera)
+        self._poses.check(frame.stamp, pose)
+        self._compact()
+        visible = self.map.integrate(replace(frame, T_world_camera=pose))
+        self._poses.accept(frame.stamp, pose)
         self.frames += 1
         self.stamp = frame.stamp
         self._frames_since_keyframe += 1
@@ -108,25 +109,23 @@ class Scene:
     def add_observation(self, frame: Frame, visible: Visible, masks: Masks2D) -> None:
         """What the 2D models said of a frame that was fused before, maybe a while ago.
 
-        Raises FrameError when the masks do not fit the frame.
+        Raises FrameError when the masks do not fit the frame; the scene is then unchanged.
         """
         if masks.labels.shape != frame.depth.shape:
             raise FrameError("mask_size", f"masks of {masks.labels.shape}, but the frame is {frame.depth.shape}")
         rows = self.map.rows_of(visible)
         alive = rows >= 0
         number = self.keyframes
-        self.keyframes += 1
-        self._keyframe_poses[number] = np.asarray(frame.T_world_camera, float)
-        self.images.add(number, frame.rgb)
         self.segmenter.observe(number, rows[alive], visible.pixels[alive], visible.depths[alive], masks)
+        self.images.add(number, frame.rgb)
+        self._keyframe_poses[number] = np.asarray(frame.T_world_camera, float)
+        self.keyframes += 1
 
     # --- segmentation ------------------------------------------------------------------------
 
     def begin_segmentation(self) -> SegmentationJob:
         """Copies what a segmentation needs, so that it can run beside the next frames."""
-        new_rows = self.map.compact()
-        if new_rows is not None:
-            self.segmenter.remap(new_rows)
+        self._compact()
         cloud, rows = self.map.snapshot()
         return SegmentationJob(cloud, self.stamp, self.generation, self.segmenter.prepare(cloud, rows))
 
@@ -158,6 +157,12 @@ class Scene:
         job = self.begin_segmentation()
         return self.finish_segmentation(job, job.run())
 
+    def _compact(self) -> None:
+        """Dead rows must not pile up where there is no segmentation: before a camera that stands still."""
+        new_rows = self.map.compact()
+        if new_rows is not None:
+            self.segmenter.remap(new_rows)
+
     # --- state -------------------------------------------------------------------------------
 
     def reset(self) -> None:
@@ -171,7 +176,7 @@ class Scene:
         self._keyframe_poses.clear()
         self._last_keyframe = None
         self._frames_since_keyframe = 0
-        self.keyframes = 0
+        self.frames = self.keyframes = 0
         self.stamp = 0.0
         self.snapshot = Snapshot.empty()
 
@@ -230,22 +235,6 @@ class Scene:
         """T_world_camera (4, 4) of the keyframes, in order."""
         return [self._keyframe_poses[n] for n in sorted(self._keyframe_poses)]
 
-    def _checked_pose(self, frame: Frame) -> Array:
-        if frame.rgb.shape[:2] != frame.depth.shape or frame.depth.shape != (frame.camera.height, frame.camera.width):
-            raise FrameError(
-                "size",
-                f"colour {frame.rgb.shape[:2]}, depth {frame.depth.shape} and camera "
-                f"{(frame.camera.height, frame.camera.width)} differ in size",
-            )
-        pose = np.asarray(frame.T_world_camera, float)
-        if pose.shape != (4, 4) or not np.isfinite(pose).all():
-            raise FrameError("pose", "the pose is no finite 4x4 matrix")
-        error = rotation_error(pose)
-        if error > _ROTATION_TOLERANCE:
-            raise FrameError("rotation", f"the pose holds no rotation: R R^T is off by {error:.3f}")
-        self._poses.admit(frame.stamp, pose)
-        return pose if error < 1e-9 else nearest_rotation(pose)
-
 
 class PoseGate:
     """Keeps teleporting poses out until several in a row agree with each other (a relocalised camera)."""
@@ -255,7 +244,7 @@ class PoseGate:
         self._last: tuple[float, Array] | None = None
         self._suspects: deque[tuple[float, Array]] = deque(maxlen=_FRAMES_TO_TRUST_A_JUMP)
 
-    def admit(self, stamp: float, pose: Array) -> None:
+    def check(self, stamp: float, pose: Array) -> None:
         """Raises FrameError for a stamp that runs back a little, or a pose that jumps."""
         if self._last is not None:
             since = stamp - self._last[0]
@@ -264,6 +253,9 @@ class PoseGate:
                 raise FrameError("stamp", f"the stamp runs back by {-since:.3f} s")
             if self._jumps(self._last, stamp, pose) and not self._settled(stamp, pose):
                 raise FrameError("pose_jump", f"the pose jumps by more than {self._limit} m within a second")
+
+    def accept(self, stamp: float, pose: Array) -> None:
+        """The frame was used: the next ones are compared with it."""
         self._suspects.clear()
         self._last = (stamp, pose)
 
@@ -288,9 +280,3 @@ def boxes_of(instances: Instances, cloud: Cloud) -> tuple[Array, Array]:
             low, high = np.percentile(members, [1, 99], axis=0)
             centres[k], extents[k] = (low + high) / 2, high - low
     return centres, extents
-
-
-def _with_pose(frame: Frame, pose: Array) -> Frame:
-    from dataclasses import replace
-
-    return replace(frame, T_world_camera=pose)

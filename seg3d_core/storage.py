@@ -98,8 +98,9 @@ def restore_scene(scene: Scene, saved: SavedScene) -> None:
     """Continues a saved map in a scene of the same kind: same instance ids. Raises MapFileError."""
     if map_kind_of(scene) != saved.map_kind:
         raise MapFileError(
-            "damaged",
-            f"the file holds a {saved.map_kind} map, this scene a {map_kind_of(scene)} one; start one to match",
+            "wrong_kind",
+            f"the file holds a {saved.map_kind} map, this scene a {map_kind_of(scene)} one: "
+            "fixed maps go with a given cloud of points, fused ones without",
         )
     voxel = float(saved.config.get("map", {}).get("voxel_size", scene.config.map.voxel_size))
     if saved.map_kind == "fused" and voxel != scene.config.map.voxel_size:

@@ -148,7 +148,15 @@ def test_missing_and_foreign_files(tmp_path: Path):
     assert code_of(make(tmp_path / "other", [("meta.json", b'{"format": "cake"}')])) == "not_a_map"
     (tmp_path / "empty").touch()
     assert code_of(tmp_path / "empty") == "damaged"
-    assert code_of(tmp_path) == "damaged"
+    assert code_of(tmp_path) == "not_a_map", "a folder"
+
+
+def test_a_file_that_may_not_be_read(path: Path, monkeypatch: pytest.MonkeyPatch):
+    def refuse(*_args, **_options):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "open", refuse)
+    assert code_of(path) == "unreadable"
 
 
 def test_every_truncation_is_damage(path: Path):

@@ -30,6 +30,9 @@ def test_profiles_build_and_flatten_back(profile):
         ("map.voxel_size=many", "map.voxel_size = 'many'"),
         ("perception.masks=cropformer2", "perception.masks"),
         ("map.voxel_size", "name=value"),
+        ("map.depth_min=7", "depth_min = 7.0 m must be below depth_max = 6.0 m"),
+        ("query.crop_growth=[]", "query.crop_growth = .*between 0 and 10"),
+        ("query.crop_growth=[0.1, -0.6]", "query.crop_growth = .*between 0 and 10"),
     ],
 )
 def test_a_wrong_setting_names_itself_and_what_is_allowed(assignment, message):

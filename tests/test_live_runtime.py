@@ -7,9 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from seg3d_core.build import build_scene
 from seg3d_core.config import build
-from seg3d_core.errors import MapFileError, QueryError
+from seg3d_core.errors import MapFileError, QueryError, Seg3DError
 from seg3d_core.runtime import LiveRuntime
+from seg3d_core.storage import copy_scene, write_scene
 from seg3d_core.types import Masks2D
 
 SETTINGS = {
@@ -171,3 +173,110 @@ def test_stop_answers_those_who_wait(box_room):
     runtime.stop()
     thread.join(12)
     assert not thread.is_alive()
+
+
+def test_calls_that_wait_or_come_after_a_stop_are_answered_at_once(box_room):
+    runtime = LiveRuntime(build(SETTINGS))
+    runtime.start()
+    answers = []
+
+    def ask(call):
+        try:
+            call(600)
+        except Seg3DError as error:
+            answers.append(str(error))
+
+    # A scene thread that is busy: no request can be served before the stop.
+    runtime._inbox.put(lambda: time.sleep(0.5))
+    threads = [threading.Thread(target=ask, args=(call,), daemon=True) for call in (runtime.segment_now, runtime.reset)]
+    for thread in threads:
+        thread.start()
+    time.sleep(0.1)
+    runtime.stop()
+    for thread in threads:
+        thread.join(10)
+    late = threading.Thread(target=ask, args=(runtime.reset,), daemon=True)
+    late.start()
+    late.join(10)
+    assert len(answers) == 3 and all("shutting down" in text for text in answers)
+
+
+def test_callbacks_that_throw_stop_nothing(live, box_room):
+    class Broken:
+        def frame(self, frame, masks):
+            raise RuntimeError("disk full")
+
+        def snapshot(self, snapshot):
+            raise RuntimeError("disk full")
+
+    def throw(*_):
+        raise RuntimeError("no listener")
+
+    runtime = live(on_snapshot=throw, on_event=throw, observer=Broken())
+    feed(runtime, box_room())
+    runtime.submit(replace(box_room(1)[0], T_world_camera=np.zeros((4, 4))))
+    assert until(lambda: runtime.statistics().drops.get("rotation") == 1)
+    # Segmentations go on by themselves, and for whoever asks.
+    assert until(lambda: runtime.statistics().counters.get("segmentations", 0) >= 1)
+    first = runtime.segment_now(20)
+    assert runtime.segment_now(20).sequence > first.sequence
+    assert runtime.statistics().counters["callback errors"] > 0
+
+
+def test_a_segmentation_that_fails_is_told_to_who_asked_and_the_next_one_works(live, box_room, monkeypatch):
+    runtime = live()
+    feed(runtime, box_room(2))
+    for step in ("begin_segmentation", "finish_segmentation"):
+        with monkeypatch.context() as patch:
+            patch.setattr(runtime._scene, step, lambda *_: 1 / 0)
+            with pytest.raises(ZeroDivisionError):
+                runtime.segment_now(20)
+        assert runtime.segment_now(20).sequence > 0
+
+
+def test_labels_of_the_map_before_a_load_are_not_shown_on_the_loaded_one(live, box_room, tmp_path):
+    runtime = live()
+    feed(runtime, box_room())
+    runtime.segment_now()
+    runtime.save(tmp_path / "m.seg3d")
+    before = runtime.segment_now()
+    after = runtime.load(tmp_path / "m.seg3d")
+    # As when the text thread was busy with the old snapshot meanwhile.
+    runtime._labelled(before, ("old",) * len(before.instances))
+    assert after.sequence == before.sequence and runtime.snapshot is after
+
+
+def test_a_map_that_does_not_fit_leaves_names_and_snapshot(live, box_room, tmp_path):
+    other = build_scene(build({**SETTINGS, "map.voxel_size": 0.06}))
+    write_scene(tmp_path / "other.seg3d", copy_scene(other, {}, ""))
+    runtime = live()
+    feed(runtime, box_room())
+    runtime._text.restore_names({1: "box"})
+    before = runtime.segment_now()
+    with pytest.raises(MapFileError) as error:
+        runtime.load(tmp_path / "other.seg3d")
+    assert error.value.code == "wrong_voxel_size"
+    assert runtime.snapshot is before and runtime._text.names[1] == "box"
+
+
+def test_pushed_masks_without_a_time_belong_to_no_frame(live, box_room):
+    runtime = live({**SETTINGS, "perception.masks": "topic"})
+    frame = box_room(1)[0]
+    runtime.submit(frame)
+    assert until(lambda: runtime.statistics().counters.get("frames") == 1)
+    runtime.submit_masks(float("nan"), Masks2D.from_labels(frame.instance))
+    assert until(lambda: runtime.statistics().drops.get("bad_mask_stamp") == 1)
+    assert "keyframes" not in runtime.statistics().counters
+
+
+def test_a_camera_that_stands_still_gets_its_instances_too(live, box_room, monkeypatch):
+    monkeypatch.setattr("seg3d_core.runtime.live._STANDSTILL", 0.05)
+    runtime = live()
+    frame, stamps = box_room(1)[0], iter(range(10_000))
+
+    def is_segmented():
+        runtime.submit(replace(frame, stamp=next(stamps) / 30))
+        return len(runtime.snapshot.instances) > 0
+
+    assert until(is_segmented)
+    assert runtime.statistics().counters["keyframes"] == 1 < runtime.config.runtime.segment_every

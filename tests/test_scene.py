@@ -12,6 +12,7 @@ from seg3d_core.perception.ground_truth import GroundTruthMasks
 from seg3d_core.runtime.offline import run_offline
 from seg3d_core.scene import Scene
 from seg3d_core.storage import copy_scene, read_scene, restore_scene, write_scene
+from seg3d_core.types import Masks2D
 
 SETTINGS = {"map.voxel_size": 0.05, "re0.min_points": 20, "runtime.segment_every": 3}
 
@@ -67,7 +68,7 @@ def test_ids_stay_over_segmentations_and_are_not_reused_after_a_reset(scene, box
     after = run(scene, frames[6:]).snapshot
     assert set(before.instances.ids) <= set(after.instances.ids)
     scene.reset()
-    assert len(scene.map) == 0 and not len(scene.snapshot.instances)
+    assert len(scene.map) == 0 and scene.frames == 0 and not len(scene.snapshot.instances)
     again = run(scene, frames).snapshot
     assert min(again.instances.ids) > max(after.instances.ids)
 
@@ -164,3 +165,50 @@ def test_masks_of_another_size_are_refused(scene, box_room):
     visible = scene.add_frame(frame)
     with pytest.raises(FrameError, match="masks of"):
         scene.add_observation(frame, visible, GroundTruthMasks().masks(small))
+
+
+def test_masks_that_are_refused_leave_no_keyframe(scene, box_room):
+    frame = box_room(1)[0]
+    visible = scene.add_frame(frame)
+    wrong = Masks2D(np.full(frame.depth.shape, 7, np.int32), np.ones(2, np.float32))
+    with pytest.raises(FrameError, match="mask numbers"):
+        scene.add_observation(frame, visible, wrong)
+    assert scene.keyframes == 0 and not scene.camera_poses and not len(scene.images)
+
+
+def test_a_frame_that_the_map_refuses_is_not_where_the_camera_was(scene, box_room):
+    frame = box_room(1)[0]
+    with pytest.raises(FrameError, match="move the origin"):
+        scene.add_frame(replace(frame, T_world_camera=frame.T_world_camera + np.eye(4, k=3) * 1e9))
+    scene.add_frame(replace(frame, stamp=frame.stamp + 0.1))
+    assert scene.frames == 1
+
+
+def test_a_transposed_pose_is_refused(scene, box_room):
+    frame = box_room(1)[0]
+    with pytest.raises(FrameError, match="transposed"):
+        scene.add_frame(replace(frame, T_world_camera=frame.T_world_camera.T))
+
+
+def test_what_comes_and_goes_before_a_still_camera_leaves_no_rows(scene, box_room, monkeypatch):
+    monkeypatch.setattr("seg3d_core.mapping.point_map.COMPACT_ROWS", 200)
+    frame = box_room(1)[0]
+    near = replace(frame, depth=np.where(frame.instance > 0, frame.depth, np.float32(0.7)))
+    seen, masks = scene.add_frame(frame), GroundTruthMasks().masks(frame)
+    for i in range(1, 41):
+        scene.add_frame(replace(near if i % 2 else frame, stamp=frame.stamp + i / 30))
+    assert scene.map.rows < 3 * len(scene.map)
+    # What was seen before the rows moved still finds its points.
+    scene.add_observation(frame, seen, masks)
+    alone = build_scene(build(SETTINGS))
+    alone.add_observation(frame, alone.add_frame(frame), masks)
+    found, expected = scene.segment(), alone.segment()
+    assert len(found.instances) == len(expected.instances) > 0
+    assert np.abs(found.centres - expected.centres).max() < 0.1
+
+
+def test_a_loaded_scene_is_segmented_though_no_new_keyframe_came(scene, box_room):
+    before = run(scene, box_room()).snapshot
+    scene.restore(*scene.state())
+    after = run(scene, []).snapshot
+    assert after.instances.ids.tolist() == before.instances.ids.tolist()

@@ -84,7 +84,7 @@ def map_file(path: Path) -> Path:
         if not file.is_file():
             raise MapFileError("not_found", f"{file} does not exist: `seg3d run PATH --out DIR` makes one in DIR")
     except PermissionError:
-        raise MapFileError("damaged", f"{path} may not be read: check its permissions") from None
+        raise MapFileError("unreadable", f"{path} may not be read: check its permissions") from None
     return file
 
 

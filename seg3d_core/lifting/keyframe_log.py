@@ -132,9 +132,15 @@ class KeyframeLog:
         total = int(state["counts"].sum())
         if not (total == len(state["rows"]) == len(state["masks"]) == len(state["pixels"])):
             raise MapFileError("damaged", "the keyframe log's arrays differ in length")
-        most = np.repeat(state["mask_counts"], state["counts"])
-        if state["rows"].min(initial=0) < 0 or ((state["masks"] < 0) | (state["masks"] > most)).any():
-            raise MapFileError("damaged", "the keyframe log holds rows or masks that cannot be")
+        mask_counts = state["mask_counts"]
+        most = np.repeat(mask_counts, state["counts"])
+        if (
+            state["rows"].min(initial=0) < 0
+            or ((state["masks"] < 0) | (state["masks"] > most)).any()
+            or ((mask_counts < 0) | (mask_counts > np.iinfo(np.int16).max)).any()
+            or state["pixels"].shape != (total, 2)
+        ):
+            raise MapFileError("damaged", "the keyframe log holds rows, masks or pixels that cannot be")
         self.reset()
         ends = np.cumsum(state["counts"])
         for i, (begin, end) in enumerate(zip(ends - state["counts"], ends, strict=True)):

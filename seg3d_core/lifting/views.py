@@ -70,7 +70,10 @@ class InstanceSightings:
 
 
 def sightings(keyframes: Sequence[LoggedKeyframe], by_row: Array, count: int) -> InstanceSightings:
-    """How the keyframes saw instances 1..`count`; by_row int32 (rows,) is the instance of each map row, 0 = none."""
+    """How the keyframes saw instances 1..`count`; by_row int32 (rows,) is the instance of each map row.
+
+    0 = none; below 0 = a point that is no more, and counts nowhere, not in the size of its mask either.
+    """
     shape = (len(keyframes), count)
     out = InstanceSightings(
         np.array([k.number for k in keyframes], np.int64),
@@ -99,6 +102,8 @@ def _sight(
     on_mask = np.zeros((len(visible), mask_count + 1), np.int32)
     mask_sizes = np.zeros(mask_count + 1, np.int32)
     for i in range(len(labels)):
+        if labels[i] < 0:
+            continue
         mask_sizes[masks[i]] += 1
         if labels[i] == 0:
             continue

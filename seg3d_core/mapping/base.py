@@ -9,14 +9,11 @@ import numpy as np
 
 from ..config import MapConfig
 from ..errors import FrameError
-from ..geometry import invert, rotation_error
+from ..geometry import checked_pose, invert
 from ..types import Array, Cloud, Frame, Visible
 from .block_index import BLOCK_SIDE, VOXEL_LIMIT, BlockIndex, grown
 from .fusion import COLUMNS, NORMAL, RGB, WEIGHT, XYZ, DepthImage, Pinhole, Sums, prepare_depth
 from .visibility import TILE, Agreement, cull_blocks, find_visible, in_order, tile_limits
-
-# A rotation further from orthonormal than this is none; poses in text files are often rounded.
-ROTATION_TOLERANCE = 0.05
 
 
 def plain(array: Array, dtype: type) -> Array:
@@ -151,9 +148,7 @@ class BaseMap(ABC):
                 f"frame {frame.index}: depth {frame.depth.shape}, colour {frame.rgb.shape} and camera "
                 f"{frame.camera.width}x{frame.camera.height} must be of one size; register depth to colour",
             )
-        pose = np.asarray(frame.T_world_camera, np.float64)
-        if pose.shape != (4, 4) or not np.isfinite(pose).all() or rotation_error(pose) > ROTATION_TOLERANCE:
-            raise FrameError("pose", f"frame {frame.index}: T_world_camera is no rigid transform (4, 4)")
+        pose = checked_pose(frame.T_world_camera)
         c = frame.camera
         lens = (float(c.fx), float(c.fy), float(c.cx), float(c.cy))
         if not np.isfinite(lens).all() or c.fx <= 0 or c.fy <= 0:

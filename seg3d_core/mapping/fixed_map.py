@@ -36,7 +36,7 @@ class FixedMap(BaseMap):
         self._index.insert(voxels, np.ones(n, bool))
 
     def integrate(self, frame: Frame) -> Visible:
-        """The points that the frame sees, ids ascending. Raises FrameError (`size`, `pose`, `camera`)."""
+        """The points that the frame sees, ids ascending. Raises FrameError (`size`, `pose`, `rotation`, `camera`)."""
         camera = self._prepare(frame)
         visible, _ = self._look(frame, camera, touched=0, with_through=False)
         return visible

@@ -36,7 +36,7 @@ class PointMap(BaseMap):
     def integrate(self, frame: Frame) -> Visible:
         """Fuses a frame and returns the points it sees, new ones included, ids ascending.
 
-        Raises FrameError (`size`, `pose`, `camera`) and leaves the map as it was.
+        Raises FrameError (`size`, `pose`, `rotation`, `camera`) and leaves the map as it was.
         """
         camera = self._prepare(frame)
         touched = self._fuse(frame, camera)

@@ -24,7 +24,7 @@ class PushedMasks:
         """`slop`: largest distance between stamps, seconds; `capacity`: masks that may wait."""
         if not slop >= 0 or capacity < 1:
             raise ConfigError(f"slop = {slop} s and capacity = {capacity}: slop must be 0 or more, capacity 1 or more")
-        self._slop = slop
+        self.slop = slop
         self._capacity = capacity
         self._waiting: OrderedDict[float, Masks2D] = OrderedDict()
         self._lock = threading.Lock()
@@ -61,7 +61,7 @@ class PushedMasks:
             if not self._waiting:
                 return None
             nearest = min(self._waiting, key=lambda stamp: abs(stamp - frame.stamp))
-            if abs(nearest - frame.stamp) > self._slop:
+            if abs(nearest - frame.stamp) > self.slop:
                 return None
             found = self._waiting.pop(nearest)
         if found.labels.shape != frame.depth.shape:

@@ -59,11 +59,13 @@ class InstanceFeatures:
 
     def _keys(self, snapshot: Snapshot) -> list[list[_Key]]:
         """Of each instance its views with an image. A checksum of the image keeps old maps' features apart."""
-        sums = {number: zlib.crc32(jpeg) for number, jpeg in snapshot.images.items()}
+        sums: dict[int, int] = {}
         chosen: list[list[_Key]] = []
         for instance_id in snapshot.instances.ids:
             views: Sequence[View] = snapshot.views.get(int(instance_id), ())
-            seen = [v for v in views if v.keyframe in sums][: self._views]
+            seen = [v for v in views if v.keyframe in snapshot.images][: self._views]
+            for number in {v.keyframe for v in seen} - sums.keys():
+                sums[number] = zlib.crc32(snapshot.images[number])
             chosen.append([(v.keyframe, tuple(v.box), sums[v.keyframe]) for v in seen])
         return chosen
 

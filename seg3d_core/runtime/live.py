@@ -12,17 +12,19 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
 from concurrent.futures import TimeoutError as FutureTimeout
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from ..build import build_masks, build_scene
 from ..config import Config
 from ..errors import FrameError, Seg3DError
 from ..perception.base import MaskGenerator
+from ..perception.topic import PushedMasks
 from ..scene import SegmentationJob, Segmented
 from ..storage import copy_scene, read_scene, restore_scene, write_scene
 from ..types import Frame, Masks2D, QueryResult, Snapshot, Visible
@@ -39,6 +41,8 @@ _FRAMES_WAITING = 4
 # Frames kept for masks that arrive from outside, a while after their image.
 _FRAMES_REMEMBERED = 60
 _REPORT_INTERVAL = 10.0
+# A camera that stands still brings no keyframes: what it saw last is segmented after so many seconds all the same.
+_STANDSTILL = 2.0
 
 
 @dataclass(frozen=True)
@@ -69,7 +73,7 @@ class LiveRuntime:
         self.config = config
         self._scene = build_scene(config, points)
         self._masks: MaskGenerator = build_masks(config)
-        self._pushes_masks = config.perception.masks == "topic"
+        self._pushed = self._masks if isinstance(self._masks, PushedMasks) else None
         self._observer = observer
         self._on_snapshot = on_snapshot or (lambda snapshot: None)
         self._on_event = on_event or (lambda level, text: None)
@@ -80,9 +84,13 @@ class LiveRuntime:
         self._segmentation: Mailbox[SegmentationJob] = Mailbox(1)
         self._text = TextWorker(config, self._recorder, self._report, self._labelled)
         self._waiters: deque[Future[Snapshot]] = deque()
+        self._unanswered: set[Future[Any]] = set()
+        self._unanswered_lock = threading.Lock()
+        self._stopped = False
         self._answering: list[Future[Snapshot]] = []
         self._segmenting = False
         self._since_segmentation = 0
+        self._observed_at = 0.0
         self._recent: deque[tuple[Frame, Visible]] = deque(maxlen=_FRAMES_REMEMBERED)
         self._publish_lock = threading.Lock()
         self.snapshot = Snapshot.empty()
@@ -108,9 +116,11 @@ class LiveRuntime:
         self._text.stop(timeout)
         for thread in self._threads:
             thread.join(max(0.0, deadline - time.monotonic()))
-        for future in [*self._waiters, *self._answering]:
-            if not future.done():
-                future.set_exception(Seg3DError("the runtime is shutting down"))
+        with self._unanswered_lock:
+            self._stopped = True
+            unanswered, self._unanswered = self._unanswered, set()
+        for future in unanswered:
+            _answer(future, Seg3DError("the runtime is shutting down"))
 
     # --- what any thread may call --------------------------------------------------------------
 
@@ -129,14 +139,12 @@ class LiveRuntime:
 
     def segment_now(self, timeout: float = 30.0) -> Snapshot:
         """A segmentation that begins after this call."""
-        future: Future[Snapshot] = Future()
 
-        def request() -> None:
+        def request(future: Future[Snapshot]) -> None:
             self._waiters.append(future)
             self._begin_segmentation()
 
-        self._inbox.put(request)
-        return _wait(future, timeout, "the segmentation")
+        return self._ask(request, timeout, "the segmentation")
 
     def reset(self, timeout: float = 10.0) -> None:
         """An empty map; ids go on counting."""
@@ -148,24 +156,27 @@ class LiveRuntime:
 
     def save(self, path: Path, *, overwrite: bool = False, timeout: float = 60.0) -> Snapshot:
         """Writes the map as of now; mapping goes on meanwhile. Raises MapFileError."""
-        names, encoder_id = self._text.names, self._text.encoder_id
-        saved = self._call(lambda: copy_scene(self._scene, names, encoder_id), timeout, "the map's copy")
+        saved = self._call(
+            lambda: copy_scene(self._scene, self._text.names, self._text.encoder_id), timeout, "the map's copy"
+        )
         with self._recorder.stage("save"):
             write_scene(path, saved, overwrite=overwrite)
         return self.snapshot
 
     def load(self, path: Path, timeout: float = 60.0) -> Snapshot:
         """Replaces the map by a saved one and goes on from there. Raises MapFileError; then the map is as before
-        when the file itself was bad, and empty when its parts did not fit together."""
+        when the file itself was bad or is of another kind, and empty when its parts did not fit together."""
         with self._recorder.stage("load"):
             saved = read_scene(path)
 
         def replace_scene() -> None:
-            self._forget_work()
+            before = self._scene.generation
             try:
                 restore_scene(self._scene, saved)
             finally:
-                self._publish(self._scene.snapshot)
+                if self._scene.generation != before:
+                    self._forget_work()
+                    self._publish(self._scene.snapshot)
             # Labels of another encoder are kept as words: they are shown, never compared.
             self._text.restore_names(saved.names)
 
@@ -211,9 +222,9 @@ class LiveRuntime:
         with self._recorder.stage("integrate"):
             visible = self._scene.add_frame(frame)
         self._recorder.count("frames")
-        if self._pushes_masks:
+        if self._pushed:
             self._recent.append((frame, visible))
-            masks = self._masks.masks(frame)
+            masks = self._pushed.masks(frame)
             if masks is not None:
                 self._observe(_Observation(self._scene.generation, frame, visible, masks))
         elif self._masks.chooses_keyframes or self._scene.is_keyframe(frame):
@@ -221,13 +232,16 @@ class LiveRuntime:
             self._recorder.count("keyframes chosen")
             if self._perception.put((self._scene.generation, frame, visible)):
                 self._recorder.count("keyframes overtaken")
+        if self._since_segmentation and time.monotonic() - self._observed_at > _STANDSTILL:
+            self._begin_segmentation()
 
     def _take_pushed_masks(self, stamp: float, masks: Masks2D) -> None:
         """Masks usually come after their frame, now and then before it: then they wait in the generator."""
+        if self._pushed is None:
+            raise FrameError("unexpected_masks", "masks arrived, but perception.masks is not `topic`")
         frame, visible = min(self._recent, key=lambda pair: abs(pair[0].stamp - stamp), default=(None, None))
-        slop = getattr(self._masks, "slop", 0.02)
-        if frame is None or visible is None or abs(frame.stamp - stamp) > slop:
-            self._masks.push(stamp, masks)  # type: ignore[attr-defined]
+        if frame is None or visible is None or not abs(frame.stamp - stamp) <= self._pushed.slop:
+            self._pushed.push(stamp, masks)
             return
         self._observe(_Observation(self._scene.generation, frame, visible, masks))
 
@@ -239,7 +253,8 @@ class LiveRuntime:
         self._recorder.count("keyframes")
         self._recorder.count("masks", len(seen.masks))
         if self._observer:
-            self._observer.frame(seen.frame, seen.masks)
+            self._tell(self._observer.frame, seen.frame, seen.masks)
+        self._observed_at = time.monotonic()
         self._since_segmentation += 1
         if self._since_segmentation >= self.config.runtime.segment_every:
             self._begin_segmentation()
@@ -263,8 +278,12 @@ class LiveRuntime:
         if isinstance(outcome, Exception):
             self._end_segmentation(outcome)
             return
-        with self._recorder.stage("segment: ids"):
-            snapshot = self._scene.finish_segmentation(job, outcome)
+        try:
+            with self._recorder.stage("segment: ids"):
+                snapshot = self._scene.finish_segmentation(job, outcome)
+        except Exception as error:
+            self._end_segmentation(error)
+            raise
         self._recorder.count("segmentations")
         for change in snapshot.changes:
             self._recorder.count(f"instances {change.kind}")
@@ -276,10 +295,7 @@ class LiveRuntime:
     def _end_segmentation(self, outcome: Snapshot | BaseException) -> None:
         self._segmenting = False
         for future in self._answering:
-            if isinstance(outcome, Snapshot):
-                future.set_result(outcome)
-            else:
-                future.set_exception(outcome)
+            _answer(future, outcome)
         self._answering = []
         if self._waiters or self._since_segmentation >= self.config.runtime.segment_every:
             self._begin_segmentation()
@@ -292,6 +308,8 @@ class LiveRuntime:
     def _forget_work(self) -> None:
         self._perception.clear()
         self._recent.clear()
+        if self._pushed:
+            self._pushed.clear()
         self._since_segmentation = 0
         self._text.forget()
 
@@ -327,14 +345,17 @@ class LiveRuntime:
                 self._report("error", "segment", "a segmentation failed (traceback in the log); the last one stays")
                 outcome = error
             self._inbox.put(partial(self._finish_segmentation, job, outcome))
+            # The votes of the whole map would wait here for the next job.
+            del job, outcome
 
     # --- helpers -------------------------------------------------------------------------------
 
-    def _labelled(self, snapshot: Snapshot) -> None:
-        """From the text worker: the labels of a snapshot are known. Older news than what is out are not told."""
+    def _labelled(self, snapshot: Snapshot, names: tuple[str, ...]) -> None:
+        """From the text worker: the labels of a snapshot are known. Those of one that was replaced are not told."""
         with self._publish_lock:
-            if snapshot.sequence == self.snapshot.sequence:
-                self._show(snapshot)
+            # Numbers would not do: a loaded map counts on from its own.
+            if snapshot is self.snapshot:
+                self._show(replace(snapshot, names=names))
 
     def _publish(self, snapshot: Snapshot) -> None:
         with self._publish_lock:
@@ -342,32 +363,57 @@ class LiveRuntime:
 
     def _show(self, snapshot: Snapshot) -> None:
         self.snapshot = snapshot
-        self._on_snapshot(snapshot)
+        self._tell(self._on_snapshot, snapshot)
         if self._observer:
-            self._observer.snapshot(snapshot)
+            self._tell(self._observer.snapshot, snapshot)
+
+    def _tell(self, callback: Callable[..., object], *news: object) -> None:
+        """Whoever listens must not stop the thread that tells."""
+        try:
+            callback(*news)
+        except Exception:
+            self._recorder.count("callback errors")
+            log.exception("a callback of the runtime failed")
 
     def _call(self, function: Callable[[], T], timeout: float, what: str) -> T:
         """Runs a function in the scene's thread."""
-        future: Future[T] = Future()
 
-        def run() -> None:
+        def request(future: Future[T]) -> None:
             try:
-                future.set_result(function())
+                outcome: T | BaseException = function()
             except Exception as error:
-                future.set_exception(error)
+                outcome = error
+            _answer(future, outcome)
 
-        self._inbox.put(run)
-        return _wait(future, timeout, what)
+        return self._ask(request, timeout, what)
+
+    def _ask(self, request: Callable[[Future[T]], None], timeout: float, what: str) -> T:
+        """Waits for the answer to a request that the scene's thread gets; a stop answers it too."""
+        future: Future[T] = Future()
+        with self._unanswered_lock:
+            if self._stopped:
+                raise Seg3DError("the runtime is shutting down")
+            self._unanswered.add(future)
+        self._inbox.put(partial(request, future))
+        try:
+            return future.result(timeout)
+        except FutureTimeout:
+            raise Seg3DError(f"{what} did not finish within {timeout:.0f} s") from None
+        finally:
+            with self._unanswered_lock:
+                self._unanswered.discard(future)
 
     def _report(self, level: str, kind: str, text: str) -> None:
         now = time.monotonic()
         if now - self._reported.get(kind, -_REPORT_INTERVAL) >= _REPORT_INTERVAL:
             self._reported[kind] = now
-            self._on_event(level, text)
+            self._tell(self._on_event, level, text)
 
 
-def _wait(future: Future[T], timeout: float, what: str) -> T:
-    try:
-        return future.result(timeout)
-    except FutureTimeout:
-        raise Seg3DError(f"{what} did not finish within {timeout:.0f} s") from None
+def _answer(future: Future[Any], outcome: object) -> None:
+    """Sets result or exception, unless a stop was faster."""
+    with suppress(InvalidStateError):
+        if isinstance(outcome, BaseException):
+            future.set_exception(outcome)
+        else:
+            future.set_result(outcome)

@@ -59,7 +59,7 @@ def run_offline(
             on_frame(done, len(scene.map))
         if should_stop and should_stop():
             break
-    if since_segmentation or not scene.sequence:
+    if since_segmentation or not scene.snapshot.sequence:
         _segment(scene, recorder, observers)
     for reason, n in source.drops.items():
         recorder.drop(f"source: {reason}", n)

@@ -26,18 +26,20 @@ class TextWorker:
         config: Config,
         recorder: Recorder,
         report: Callable[[str, str, str], None],
-        on_labelled: Callable[[Snapshot], None],
+        on_labelled: Callable[[Snapshot, tuple[str, ...]], None],
     ):
         self._config = config
         self._recorder = recorder
         self._report = report
         self._on_labelled = on_labelled
-        self._snapshots: Mailbox[Snapshot] = Mailbox(1)
+        self._snapshots: Mailbox[tuple[int, Snapshot]] = Mailbox(1)
         self._query: TextQuery | None = None
         self._loading = threading.Lock()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="seg3d-text", daemon=True)
         self._names: dict[int, str] = {}
+        self._names_lock = threading.Lock()
+        self._map = 0
 
     def load(self) -> None:
         """Loads the encoder now: importing its libraries stops all threads for seconds on a cold disk."""
@@ -45,6 +47,10 @@ class TextWorker:
             self._loaded()
         except Seg3DError as error:
             self._report("warning", "text", f"text queries are off: {error}")
+        except Exception as error:  # a library that does not load here must not keep the map from starting
+            self._recorder.count("text errors")
+            log.exception("the text encoder did not load")
+            self._report("error", "text", f"text queries are off: {error} (traceback in the log)")
 
     def start(self) -> None:
         self._thread.start()
@@ -57,12 +63,14 @@ class TextWorker:
 
     def offer(self, snapshot: Snapshot) -> None:
         """A new snapshot to prepare for."""
-        self._snapshots.put(snapshot)
+        self._snapshots.put((self._map, snapshot))
 
     def forget(self) -> None:
         """Another map: labels of the old one are not shown on it."""
         self._snapshots.clear()
-        self._names = {}
+        with self._names_lock:
+            self._map += 1
+            self._names = {}
 
     def restore_names(self, names: Mapping[int, str]) -> None:
         self._names = dict(names)
@@ -102,9 +110,9 @@ class TextWorker:
             return self._query
 
     def _run(self) -> None:
-        while (snapshot := self._snapshots.get()) is not None:
+        while (offered := self._snapshots.get()) is not None:
             try:
-                self._prepare(snapshot)
+                self._prepare(*offered)
             except Seg3DError as error:
                 self._report("warning", "text", f"text queries are off: {error}")
             except Exception:
@@ -112,7 +120,7 @@ class TextWorker:
                 log.exception("preparing text features failed")
                 self._report("error", "text", "preparing text features failed (traceback in the log)")
 
-    def _prepare(self, snapshot: Snapshot) -> None:
+    def _prepare(self, of_map: int, snapshot: Snapshot) -> None:
         query = self._loaded()
         if query.encoder_id == "":
             return
@@ -121,9 +129,12 @@ class TextWorker:
         if not done or not self._config.query.labels:
             return
         names = query.labels(snapshot)
-        # Replaced, never changed: other threads read it without a lock.
-        self._names = {**self._names, **{int(i): n for i, n in zip(snapshot.instances.ids, names, strict=True)}}
-        self._on_labelled(replace(snapshot, names=names))
+        with self._names_lock:
+            if of_map != self._map:
+                return
+            # Replaced, never changed: other threads read it without a lock. An id that is gone does not come back.
+            self._names = {int(i): n for i, n in zip(snapshot.instances.ids, names, strict=True)}
+        self._on_labelled(snapshot, names)
 
     def _should_stop(self) -> bool:
         """A newer snapshot waits, or the end."""

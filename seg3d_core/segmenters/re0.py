@@ -28,6 +28,8 @@ from .matching import greedy_pairs
 
 BACKGROUND = 1
 FIRST_LABEL = 2
+# Tables of labels by masks are dense: beyond this, an image that holds no labels at all would take gigabytes.
+MOST_MASKS = 4096
 FILL_SWEEPS = 3
 FILL_NEIGHBOURS = 8
 # Neighbours farther than this many times the usual distance are another surface.
@@ -78,8 +80,7 @@ class Re0Segmenter:
     def prepare(self, cloud: Cloud, rows: Array) -> Callable[[], Re0Segmentation]:
         """Copies the votes of the cloud's points; the returned function needs nothing else of this object."""
         self._votes.grow(int(rows.max(initial=-1)) + 1)
-        job = _Job(self.config, cloud, rows.copy(), self._votes.copy(rows), tuple(self._log), self._next_label)
-        return job.segment
+        return _Job(self.config, cloud, rows.copy(), self._votes.copy(rows), tuple(self._log)).segment
 
     def remap(self, new_rows: Array) -> None:
         self._votes.remap(new_rows)
@@ -117,37 +118,39 @@ class _Job:
     rows: Array
     votes: PointVotes
     keyframes: tuple[LoggedKeyframe, ...]
-    label_count: int
 
     def segment(self) -> Re0Segmentation:
         labels = self.votes.majority()
+        # Renumbered in their order: labels are given out for ever, and most of them have no points any more.
+        used = np.union1d(np.arange(FIRST_LABEL), labels)
+        labels = np.searchsorted(used, labels).astype(np.int32)
         if self.config.merge:
-            labels = self._merged(labels)
+            labels = self._merged(labels, len(used))
         if self.config.fill_holes:
             labels = fill_holes(labels, self.votes.sightings, self.cloud.xyz)
-        sizes = np.bincount(labels, minlength=self.label_count)
+        sizes = np.bincount(labels, minlength=len(used))
         sizes[:FIRST_LABEL] = 0
         kept = np.flatnonzero(sizes >= self.config.min_points)
-        number = np.zeros(self.label_count, np.int32)
+        number = np.zeros(len(used), np.int32)
         number[kept] = np.arange(1, len(kept) + 1)
-        seen = sightings(self.keyframes, self._by_row(number[labels]), len(kept))
+        seen = sightings(self.keyframes, self._by_row(number[labels], outside=-1), len(kept))
         instances = Instances.from_labels(number[labels], self.cloud.ids, seen.scores(sizes[kept]))
         return Re0Segmentation(instances, seen.best_views())
 
-    def _merged(self, labels: Array) -> Array:
-        by_row = self._by_row(labels)
-        root = np.arange(self.label_count, dtype=np.int32)
-        sizes = np.bincount(labels, minlength=self.label_count)
+    def _merged(self, labels: Array, label_count: int) -> Array:
+        by_row = self._by_row(labels, outside=0)
+        root = np.arange(label_count, dtype=np.int32)
+        sizes = np.bincount(labels, minlength=label_count)
         for keyframe in self.keyframes:
             seen = by_row[keyframe.rows]
-            present, counts = contingency(seen, keyframe.masks, self.label_count, keyframe.mask_count)
+            present, counts = contingency(seen, keyframe.masks, label_count, keyframe.mask_count)
             merge_in_keyframe(present, counts, root, sizes, self.config.k_proj, self.config.k_mask)
         return root[labels]
 
-    def _by_row(self, labels: Array) -> Array:
-        """Labels of the cloud's points, by map row; rows outside the cloud are 0."""
+    def _by_row(self, labels: Array, outside: int) -> Array:
+        """Labels of the cloud's points int32 (rows,), by map row; rows outside the cloud are `outside`."""
         top = max((int(k.rows.max(initial=-1)) for k in self.keyframes), default=-1)
-        out = np.zeros(max(top, int(self.rows.max(initial=-1))) + 1, np.int32)
+        out = np.full(max(top, int(self.rows.max(initial=-1))) + 1, outside, np.int32)
         out[self.rows] = labels
         return out
 
@@ -159,8 +162,11 @@ def _part(state: Mapping[str, Array], prefix: str) -> dict[str, Array]:
 def _rounded(pixels: Array, masks: Masks2D) -> Array:
     """Pixels (n, 2) as whole ones of the label image, int64. Raises FrameError where masks and pixels do not fit."""
     height, width = masks.labels.shape
-    if len(masks) > np.iinfo(np.int16).max:
-        raise FrameError("too_many_masks", f"{len(masks)} masks in one image; at most 32767 can be kept apart")
+    if len(masks) > MOST_MASKS:
+        raise FrameError(
+            "too_many_masks",
+            f"{len(masks)} masks in one image, at most {MOST_MASKS} are taken: is it an image of labels?",
+        )
     if masks.labels.size and not 0 <= masks.labels.min() <= masks.labels.max() <= len(masks):
         raise FrameError("mask_numbers", f"mask numbers must run from 0 to {len(masks)}: see Masks2D.from_labels")
     if len(pixels) and not (pixels.min() >= -0.501 and (pixels.max(axis=0) <= (width - 0.499, height - 0.499)).all()):

@@ -95,6 +95,13 @@ def test_restore_refuses_arrays_that_do_not_fit() -> None:
     add(log, 0, [0, 1])
     with pytest.raises(MapFileError, match="differ in length"):
         log.restore({**log.state(), "rows": np.zeros(3, np.int32)})
+    for name, value in (
+        ("pixels", np.zeros((2, 1), np.uint16)),
+        ("mask_counts", np.full(1, 2_000_000_000, np.int32)),
+        ("mask_counts", np.full(1, -3, np.int32)),
+    ):
+        with pytest.raises(MapFileError, match="cannot be"):
+            log.restore({**log.state(), name: value})
 
 
 def test_contingency_counts_labels_by_mask() -> None:

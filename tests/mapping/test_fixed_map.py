@@ -105,3 +105,14 @@ def test_state_and_restore() -> None:
 def test_clouds_that_cannot_be_used_are_refused(arguments: tuple) -> None:
     with pytest.raises(SourceError):
         FixedMap(MapConfig(max_points=1000), *arguments)
+
+
+def test_an_empty_cloud_is_looked_at_and_shows_nothing() -> None:
+    empty = FixedMap(MapConfig(), np.empty((0, 3), np.float32))
+    camera = Camera(8, 6, 8.0, 8.0, 3.5, 2.5)
+    frame = Frame(0, 0.0, np.zeros((6, 8, 3), np.uint8), np.ones((6, 8), np.float32), camera, np.eye(4))
+    visible = empty.integrate(frame)
+    assert len(visible) == 0 and len(empty.rows_of(visible)) == 0
+    assert len(empty.snapshot()[0]) == 0
+    empty.restore(empty.state())
+    assert len(empty) == 0

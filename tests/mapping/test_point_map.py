@@ -422,7 +422,8 @@ def test_frames_that_cannot_be_used_are_refused_with_a_reason() -> None:
     far[0, 3] = 1e9
     bad = {
         "size": [replace(good, depth=good.depth[:5]), replace(good, rgb=good.rgb[..., :2])],
-        "pose": [replace(good, T_world_camera=T) for T in (np.full((4, 4), np.nan), reflected, far, np.eye(3))],
+        "pose": [replace(good, T_world_camera=T) for T in (np.full((4, 4), np.nan), far, far.T, np.eye(3))],
+        "rotation": [replace(good, T_world_camera=reflected)],
         "camera": [replace(good, camera=replace(CAMERA, fx=0.0)), replace(good, camera=replace(CAMERA, cx=np.nan))],
     }
     for reason, frames in bad.items():

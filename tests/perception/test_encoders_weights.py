@@ -220,8 +220,6 @@ def test_the_real_text_space_knows_synonyms(stand_in) -> None:
 
 
 def test_a_group_is_fetched_whole_and_what_is_here_stays(monkeypatch, tmp_path, capsys) -> None:
-    from seg3d_core.cli import models
-
     here, fetched = {"minilm"}, []
     monkeypatch.setattr(weights, "find", lambda name, _dir="": tmp_path / name if name in here else None)
     monkeypatch.setattr(weights, "require", lambda name, _dir="": tmp_path / name)

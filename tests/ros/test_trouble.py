@@ -165,6 +165,7 @@ def test_parameters_have_ranges_and_are_enforced(start, ros):
         ("map.voxel_size:=thick", "map.voxel_size wants a float"),
         ("perception.masks:=odd", "perception.masks"),
         ("pose_source:=gps", "must be one of tf, pose, odometry"),
+        ("rgb_topic:=my camera", "rgb_topic is 'my camera'; it is no name of a topic"),
         ("points_file:=/nowhere.ply", "cannot configure: "),
         ("recording:=/nowhere/r.rrd", "cannot write the recording"),
     ],
@@ -176,8 +177,12 @@ def test_a_bad_parameter_ends_the_start_with_a_sentence(start, parameter, words)
     assert "Traceback" not in node.said
 
 
-def test_a_player_without_a_source_says_so(start):
-    for parameters, words in (((), "source:=PATH"), (("source:=/nowhere",), "/nowhere")):
+def test_a_player_that_cannot_start_says_why(start):
+    for parameters, words in (
+        ((), "source:=PATH"),
+        (("source:=/nowhere",), "/nowhere"),
+        (("source:=synthetic", "rate:=5"), "rate wants a float, like 15.0"),
+    ):
         player = start("player", *parameters)
         assert player.wait() == 1
         assert words in player.said

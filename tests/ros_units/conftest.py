@@ -34,6 +34,7 @@ class FakeNode:
         self.services: dict[str, Any] = {}
         self.publishers: dict[str, list] = {}
         self.destroyed: list[Any] = []
+        self.timers: list[SimpleNamespace] = []
 
     def get_logger(self):
         return self.logger
@@ -51,8 +52,12 @@ class FakeNode:
     def create_service(self, kind, name, callback, **_options):
         self.services[name] = (kind, callback)
 
-    def create_timer(self, period, callback, **_options):
-        return SimpleNamespace(period=period, callback=callback)
+    def create_timer(self, period, callback, **options):
+        self.timers.append(SimpleNamespace(period=period, callback=callback, **options))
+        return self.timers[-1]
+
+    def get_fully_qualified_name(self):
+        return "/seg3d"
 
     def get_publishers_info_by_topic(self, topic):
         return self.publishers.get(topic, [])
@@ -164,3 +169,13 @@ class Messages:
 @pytest.fixture
 def messages():
     return Messages()
+
+
+@pytest.fixture
+def input_parameters():
+    """What the inputs read, at its defaults."""
+    return {
+        "rgb_topic": "rgb", "depth_topic": "depth", "camera_info_topic": "info", "mask_topic": "masks",
+        "pose_topic": "pose", "pose_source": "tf", "pose_frame": "", "camera_frame": "", "map_frame": "map",
+        "sync_slop": 0.02, "sync_queue": 10, "pose_timeout": 2.0, "rectified": False, "perception.masks": "geometric",
+    }  # fmt: skip

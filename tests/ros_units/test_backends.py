@@ -169,7 +169,7 @@ def test_a_loop_in_the_tree_is_said():
 
 def test_topic_poses_say_what_they_have():
     poses = TopicPoses(TransformBuffer(), "map")
-    assert "nothing" in poses.explain("camera", 1.0)
+    assert poses.explain("camera", 1.0) == "no pose has come yet"
     poses.add("map", 1.0, (1, 2, 3), NONE)
     assert "1.000 to 1.000" in poses.explain("camera", 2.0)
 

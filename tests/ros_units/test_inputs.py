@@ -9,19 +9,13 @@ from seg3d_ros import inputs as room
 from seg3d_ros import qos
 from seg3d_ros.report import Reporter
 
-DEFAULTS = {
-    "rgb_topic": "rgb", "depth_topic": "depth", "camera_info_topic": "info", "mask_topic": "masks",
-    "pose_topic": "pose", "pose_source": "tf", "pose_frame": "", "camera_frame": "", "map_frame": "map",
-    "sync_slop": 0.02, "sync_queue": 10, "pose_timeout": 2.0, "rectified": False, "perception.masks": "geometric",
-}  # fmt: skip
-
 
 @pytest.fixture
-def listen(node, runtime):
+def listen(node, runtime, input_parameters):
     def make(**changes):
         report = Reporter(node.logger)
         report.count_drop = runtime.count_drop
-        return room.Inputs(node, {**DEFAULTS, **changes}, runtime, report)
+        return room.Inputs(node, {**input_parameters, **changes}, runtime, report)
 
     return make
 

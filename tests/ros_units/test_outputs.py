@@ -45,6 +45,14 @@ def test_markers_begin_with_delete_all_and_have_unique_ids():
     assert all(m.lifetime.sec == 0 for m in markers)
 
 
+def test_a_flat_instance_has_a_box_that_rviz_draws():
+    (flat, *_) = outputs.instance_messages(snapshot())
+    flat.size.z = 0.0
+    _, box, _ = outputs.marker_array([flat], outputs.make_header(snapshot(), "map")).markers
+    assert min(box.scale.x, box.scale.y, box.scale.z) > 0
+    assert flat.size.z == 0.0, "the message says what is"
+
+
 def test_an_empty_scene_is_one_delete_all():
     empty = Snapshot.empty()
     header = outputs.make_header(empty, "map")

@@ -61,7 +61,15 @@ def test_the_profile_gives_the_defaults():
 
 
 @pytest.mark.parametrize(
-    "overrides", [{"perception.masks": "odd"}, {"pose_source": "gps"}, {"profile": "odd"}, {"map.depth_max": 0.0}]
+    "overrides",
+    [
+        {"perception.masks": "odd"},
+        {"pose_source": "gps"},
+        {"profile": "odd"},
+        {"map.depth_max": 0.0},
+        {"rgb_topic": "a b"},
+        {"pose_topic": ""},
+    ],
 )
 def test_bad_overrides_are_said(overrides):
     with pytest.raises(ConfigError, match=next(iter(overrides))):
@@ -87,6 +95,7 @@ def test_changes_that_the_core_refuses():
     assert not refused.successful
     assert "perception.masks" in refused.reason
     assert not node.change(pose_source="gps").successful
+    assert "no name of a topic" in node.change(depth_topic="2nd/depth").reason
 
 
 def test_while_configured_only_live_ones_change():

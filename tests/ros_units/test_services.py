@@ -1,11 +1,13 @@
 """Every cause of a refusal has its code; a plug-in that fails on purpose provokes each."""
 
+import re
+
 import numpy as np
 import pytest
 from seg3d_interfaces.srv import LoadMap, QueryText, Reset, SaveMap, Segment
 from seg3d_ros import services
 
-from seg3d_core.errors import MapFileError, QueryError, Seg3DError
+from seg3d_core.errors import ConfigError, MapFileError, QueryError, Seg3DError, WeightsError
 from seg3d_core.types import Answer, Instances, QueryResult, Snapshot
 
 
@@ -86,6 +88,12 @@ def test_query_codes(call, code):
     assert (response.success, response.code, response.message) == (False, services.QUERY_CODES[code], "why")
 
 
+@pytest.mark.parametrize("error", [WeightsError("no file"), ConfigError("no such model")])
+def test_a_text_encoder_that_cannot_be_built(call, error):
+    response = call(Scripted(error), "query_text", QueryText, text="x")
+    assert (response.success, response.code) == (False, QueryText.Response.NO_ENCODER)
+
+
 @pytest.mark.parametrize("code", services.SAVE_CODES)
 def test_save_codes(call, code):
     response = call(Scripted(MapFileError(code, "why")), "save_map", SaveMap, path="x")
@@ -96,6 +104,12 @@ def test_save_codes(call, code):
 def test_load_codes(call, code):
     response = call(Scripted(MapFileError(code, "why")), "load_map", LoadMap, path="x")
     assert (response.success, response.code) == (False, services.LOAD_CODES[code])
+
+
+def test_every_code_of_a_map_file_has_its_constant():
+    told = set(re.findall(r"`([a-z_]+)`", MapFileError.__doc__)) - {"code"}
+    assert len(told) > 8
+    assert told == set(services.SAVE_CODES) | set(services.LOAD_CODES)
 
 
 def test_codes_of_one_service_differ():

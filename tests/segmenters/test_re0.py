@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -323,6 +324,8 @@ def test_masks_that_do_not_fit_are_refused_and_leave_no_trace() -> None:
     assert caught.value.reason == "mask_size"
     with pytest.raises(FrameError, match="from 0 to 1"):
         segmenter.observe(0, rows, np.array([[1.0, 1.0]]), depths, Masks2D(masks.labels * 9, masks.scores))
+    with pytest.raises(FrameError, match="image of labels"):
+        segmenter.observe(0, rows, np.array([[1.0, 1.0]]), depths, Masks2D(masks.labels, np.ones(20_000, np.float32)))
     assert len(segment(segmenter, make_cloud(np.eye(3))).instances) == 0
 
 
@@ -361,3 +364,33 @@ def test_true_masks_give_the_things_of_a_furnished_flat(shared_data: Path) -> No
         [SceneEvaluation.from_partition(truth, partition, result.scores)], [1], agnostic=True
     )
     assert scene_result.ap50 >= 0.95
+
+
+def test_scores_do_not_hang_on_whether_dead_rows_were_squeezed_out() -> None:
+    cloud, observations = random_stream(4)
+    keep = np.arange(len(cloud)) % 3 > 0
+    rest = Cloud(cloud.ids[keep], cloud.xyz[keep], cloud.rgb[keep], cloud.normals[keep], cloud.weight[keep])
+    segmenter = stream(Re0Config(min_points=4), observations)
+    before = segmenter.prepare(rest, np.flatnonzero(keep))()
+    segmenter.remap(np.where(keep, np.cumsum(keep) - 1, -1))
+    after = segmenter.prepare(rest, np.arange(len(rest)))()
+    assert before.instances.point_ids.tobytes() == after.instances.point_ids.tobytes()
+    assert before.instances.scores.tobytes() == after.instances.scores.tobytes()
+    assert before.views == after.views
+
+
+def test_a_segmentation_costs_by_labels_in_use_not_by_labels_ever_given() -> None:
+    cloud, observations = random_stream(4)
+    young, old = Re0Segmenter(Re0Config(min_points=4)), Re0Segmenter(Re0Config(min_points=4))
+    old._next_label = 40_000_000
+    sizes = []
+    for segmenter in (young, old):
+        for number, o in enumerate(observations):
+            segmenter.observe(number, o.rows, o.pixels, np.ones(len(o.rows)), o.masks)
+        job = segmenter.prepare(cloud, np.arange(len(cloud)))
+        tracemalloc.start()
+        result = job()
+        sizes.append((tracemalloc.get_traced_memory()[1], result))
+        tracemalloc.stop()
+    assert sizes[0][1].instances.point_ids.tobytes() == sizes[1][1].instances.point_ids.tobytes()
+    assert sizes[1][0] < sizes[0][0] + 10_000_000

@@ -39,6 +39,8 @@ def generate_launch_description() -> LaunchDescription:
     ]
     arguments += [
         DeclareLaunchArgument("namespace", default_value="", description="namespace of the node"),
+        DeclareLaunchArgument("tf_topic", default_value="/tf", description="where the robot publishes its transforms"),
+        DeclareLaunchArgument("tf_static_topic", default_value="/tf_static", description="and its static ones"),
         DeclareLaunchArgument("rviz", default_value="false", description="open RViz"),
         DeclareLaunchArgument(
             "params_file",
@@ -58,6 +60,7 @@ def generate_launch_description() -> LaunchDescription:
     values = {
         name: ParameterValue(LaunchConfiguration(name), value_type=kind) for name, (_, _, kind) in PARAMETERS.items()
     }
+    transforms = [(f"/{name}", LaunchConfiguration(f"{name}_topic")) for name in ("tf", "tf_static")]
     node = Node(
         package="seg3d_ros",
         executable="segment_node",
@@ -65,6 +68,7 @@ def generate_launch_description() -> LaunchDescription:
         namespace=LaunchConfiguration("namespace"),
         output="screen",
         parameters=[LaunchConfiguration("params_file"), values],
+        remappings=transforms,
     )
     rviz = Node(
         package="rviz2",
@@ -76,7 +80,7 @@ def generate_launch_description() -> LaunchDescription:
             "-f",
             LaunchConfiguration("map_frame"),
         ],
-        remappings=[("seg3d/image", LaunchConfiguration("rgb_topic"))],
+        remappings=[("seg3d/image", LaunchConfiguration("rgb_topic")), *transforms],
         condition=IfCondition(LaunchConfiguration("rviz")),
     )
     return LaunchDescription([*arguments, *environment, node, rviz])

@@ -30,7 +30,7 @@ from seg3d_core.sources.guess import open_source
 from seg3d_core.types import Camera, Frame
 
 from . import convert, qos
-from .parameters import describe
+from .parameters import declare, describe
 from .stopping import Stop
 
 BODY_FRAME, OPTICAL_FRAME = "camera_link", "camera_color_optical_frame"
@@ -71,7 +71,7 @@ class CameraPlayer(Node):
     def __init__(self) -> None:
         super().__init__("camera_player")
         for name, (value, text) in DEFAULTS.items():
-            self.declare_parameter(name, value, describe(text))
+            declare(self, name, value, describe(text))
         self.choices = Choices({name: self.get_parameter(name).value for name in DEFAULTS})
         self._check()
         self.source = open_source(

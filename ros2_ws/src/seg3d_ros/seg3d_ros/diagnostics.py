@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
+import threading
 import time
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
+from rclpy.clock import Clock, ClockType
 
 from . import explain, qos
 from .inputs import Input, Inputs
@@ -21,18 +24,35 @@ class Diagnostics:
 
     def __init__(self, node: Any, parameters: Any, inputs: Inputs, runtime: Any, report: Any):
         self.node, self.parameters, self.inputs, self.runtime = node, parameters, inputs, runtime
+        self.report = report
+        self._lock = threading.Lock()
+        self._closed = False
         self.publisher = node.create_publisher(DiagnosticArray, "/diagnostics", qos.DIAGNOSTICS)
-        self._timer = node.create_timer(
-            1.0, report.guarded(self._publish), callback_group=MutuallyExclusiveCallbackGroup()
-        )
         self._counts: dict[str, int] = {}
         self._rates: dict[str, float] = {}
         self._at = time.monotonic()
         self._said = (0.0, "")
+        self._taken = 0  # frames that the map took, and since when it took none
+        self._began = self._taken_at = self._at
+        # Steady: with use_sim_time and no /clock the node's own time stands still, and that must be said.
+        self._timer = node.create_timer(
+            1.0,
+            report.guarded(self._tick),
+            callback_group=MutuallyExclusiveCallbackGroup(),
+            clock=Clock(clock_type=ClockType.STEADY_TIME),
+        )
 
     def close(self) -> None:
-        self.node.destroy_timer(self._timer)
-        self.node.destroy_publisher(self.publisher)
+        """Waits for a publication under way; close it before the inputs that it reads."""
+        with self._lock:
+            self._closed = True
+            self.node.destroy_timer(self._timer)
+            self.node.destroy_publisher(self.publisher)
+
+    def _tick(self) -> None:
+        with self._lock:
+            if not self._closed:
+                self._publish()
 
     def _publish(self) -> None:
         self._measure_rates()
@@ -75,10 +95,15 @@ class Diagnostics:
             **{f"{t.role} {t.topic}": explain.topic_line(t) for t in situation.topics},
         }
         if silent < PATIENCE:
-            return self._status("input", OK, "frames arrive" if self.inputs.frames else "waiting for frames", values)
-        reasons = explain.causes(situation)
-        text = f"no synchronised frame for {silent:.0f} s: {'; '.join(reasons)}"
-        self._say(text, "; ".join(reasons[:1]))
+            reasons = explain.troubles(situation) if time.monotonic() - self._began > PATIENCE else []
+            if not reasons:
+                text = "frames arrive" if self.inputs.frames else "waiting for frames"
+                return self._status("input", OK, text, values)
+            text = f"frames arrive, but no instance can come of them: {'; '.join(reasons)}"
+        else:
+            reasons = explain.causes(situation)
+            text = f"no synchronised frame for {silent:.0f} s: {'; '.join(reasons)}"
+        self._say(text, re.sub(r"\d+", "", reasons[0]))
         values |= {f"cause {n}": reason for n, reason in enumerate(reasons, 1)}
         return self._status("input", WARN, text, values)
 
@@ -116,6 +141,7 @@ class Diagnostics:
         inputs, p = self.inputs, self.parameters
         known = dict(self.node.get_topic_names_and_types())
         colour = inputs.inputs["colour"]
+        statistics = self.runtime.statistics()
         chain = ""
         if colour.frame_id or p["camera_frame"]:
             stamp = colour.stamps[-1] if colour.stamps else None
@@ -130,8 +156,18 @@ class Diagnostics:
             camera_known=inputs.camera is not None,
             pose_source=p["pose_source"],
             pose_chain=chain,
-            drops=self.runtime.statistics().drops,
+            drops=statistics.drops,
+            drop_texts=self.report.last,
+            keyframes=statistics.counters.get("keyframes", 0),
+            untaken=self._untaken(statistics.counters.get("frames", 0)),
         )
+
+    def _untaken(self, taken: int) -> float:
+        """For how many seconds the map took none, once that is long."""
+        now = time.monotonic()
+        if taken != self._taken or now - self.inputs.last_frame > PATIENCE:
+            self._taken, self._taken_at = taken, now
+        return now - self._taken_at if now - self._taken_at > PATIENCE else 0.0
 
     def _facts(self, each: Input, known: dict[str, list[str]]) -> explain.TopicFacts:
         offers = [o for o in each.publishers() if o.topic_type == each.type_name]

@@ -12,6 +12,7 @@ from typing import Any
 from geometry_msgs.msg import PoseStamped
 from nav_msgs.msg import Odometry
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
+from rclpy.clock import Clock, ClockType
 from sensor_msgs.msg import CameraInfo, Image
 from tf2_msgs.msg import TFMessage
 
@@ -77,8 +78,10 @@ class Input:
     def follow_publishers(self) -> None:
         """Asks for what every publisher offers: publishers come late, die and return with another QoS."""
         with self.inputs.lock:
-            wanted = None if self.fixed else qos.choose(p.qos_profile for p in self.publishers())
-            if wanted is None or wanted == self.asked or self.inputs.closed:
+            if self.fixed or self.inputs.closed:
+                return
+            wanted = qos.choose(p.qos_profile for p in self.publishers())
+            if wanted is None or wanted == self.asked:
                 return
             self.asked = wanted
             self.inputs.node.get_logger().info(f"{self.full_topic}: subscribing again with {qos.describe(wanted)}")
@@ -122,7 +125,13 @@ class Inputs:
         self.buffer = backends.make_buffer()
         self.poses = self._pose_provider()
         self.inputs = self._subscribe_all()
-        self._timer = node.create_timer(0.5, report.guarded(self._on_timer), callback_group=self.group)
+        # Steady: publishers come and go also while simulated time stands still.
+        self._timer = node.create_timer(
+            0.5,
+            report.guarded(self._on_timer),
+            callback_group=self.group,
+            clock=Clock(clock_type=ClockType.STEADY_TIME),
+        )
 
     def _pose_provider(self) -> PoseProvider:
         if self.parameters["pose_source"] == "tf":

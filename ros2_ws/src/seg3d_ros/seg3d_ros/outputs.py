@@ -19,6 +19,7 @@ from . import backends, convert, qos
 
 KINDS = {"merged": InstanceChange.MERGED, "split": InstanceChange.SPLIT}
 LABEL_HEIGHT = 0.12  # m
+THINNEST = 0.005  # m; RViz refuses boxes without thickness
 GOLDEN_RATIO = 0.618033988749895
 
 
@@ -66,7 +67,8 @@ def marker_array(instances: list[Instance], header: Header) -> MarkerArray:
     markers = [Marker(header=header, action=Marker.DELETEALL)]
     for each in instances:
         box = Marker(header=header, ns="box", id=each.id, type=Marker.CUBE, action=Marker.ADD)
-        box.pose, box.scale, box.color = each.pose, each.size, colour_of(each.id, 0.3)
+        box.pose, box.color = each.pose, colour_of(each.id, 0.3)
+        box.scale = Vector3(x=max(each.size.x, THINNEST), y=max(each.size.y, THINNEST), z=max(each.size.z, THINNEST))
         text = Marker(header=header, ns="label", id=each.id, type=Marker.TEXT_VIEW_FACING, action=Marker.ADD)
         text.text = f"{each.id} {each.label}".strip()
         text.pose.position.x, text.pose.position.y = each.pose.position.x, each.pose.position.y

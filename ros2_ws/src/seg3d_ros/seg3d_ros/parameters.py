@@ -7,8 +7,13 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args, get_origin
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
-from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
+from rclpy.exceptions import (
+    InvalidParameterTypeException,
+    InvalidParameterValueException,
+    InvalidTopicNameException,
+)
 from rclpy.parameter import Parameter
+from rclpy.validate_topic_name import validate_topic_name
 
 from seg3d_core.config import PROFILES, Config, build, flatten, iterate
 from seg3d_core.errors import ConfigError
@@ -105,24 +110,19 @@ class Parameters:
         return build({**values, **(changed or {})}, self.profile)
 
     def _declare(self, name: str, value: Any, descriptor: ParameterDescriptor) -> None:
-        try:
-            self.node.declare_parameter(name, value, descriptor)
-        except InvalidParameterTypeException:
-            hint = f"{type(value).__name__}, like {value!r}"
-            raise ConfigError(f"the parameter {name} wants a {hint} ({descriptor.description})") from None
-        except InvalidParameterValueException as error:
-            raise ConfigError(f"the parameter {name} ({descriptor.description}): {error}") from None
-        own = _OWN.get(name)
-        if own and own.choices and self[name] not in own.choices:
-            raise ConfigError(f"the parameter {name} is {self[name]!r}; it must be one of {', '.join(own.choices)}")
+        declare(self.node, name, value, descriptor)
+        fault = _fault(name, self[name])
+        if fault:
+            raise ConfigError(f"the parameter {name} is {self[name]!r}; it {fault}")
 
     def _on_change(self, parameters: list[Parameter]) -> SetParametersResult:
         """Ranges and read-only are checked before this; here goes what they can't say."""
         core = {p.name: _from_ros(p.value) for p in parameters if p.name in self._core}
         for p in parameters:
             own = _OWN.get(p.name)
-            if own and own.choices and p.value not in own.choices:
-                return SetParametersResult(reason=f"{p.name} must be one of {', '.join(own.choices)}")
+            fault = _fault(p.name, p.value)
+            if fault:
+                return SetParametersResult(reason=f"{p.name} {fault}")
             fixed = p.name in self._core or (own is not None and not own.live)
             if self.locked and fixed:
                 return SetParametersResult(reason=f"{p.name} takes effect at configure: deactivate and clean up first")
@@ -131,6 +131,30 @@ class Parameters:
         except ConfigError as error:
             return SetParametersResult(reason=str(error))
         return SetParametersResult(successful=True)
+
+
+def declare(node: Any, name: str, value: Any, descriptor: ParameterDescriptor) -> None:
+    """Raises ConfigError that names the parameter and what it wants."""
+    try:
+        node.declare_parameter(name, value, descriptor)
+    except InvalidParameterTypeException:
+        hint = f"{type(value).__name__}, like {value!r}"
+        raise ConfigError(f"the parameter {name} wants a {hint} ({descriptor.description})") from None
+    except InvalidParameterValueException as error:
+        raise ConfigError(f"the parameter {name} ({descriptor.description}): {error}") from None
+
+
+def _fault(name: str, value: Any) -> str:
+    """What is wrong with the value of one of the node's own parameters, or nothing."""
+    own = _OWN.get(name)
+    if own and own.choices and value not in own.choices:
+        return f"must be one of {', '.join(own.choices)}"
+    if own and name.endswith("_topic"):
+        try:
+            validate_topic_name(value)
+        except InvalidTopicNameException as error:
+            return f"is no name of a topic: {str(error).splitlines()[0].partition(': ')[2].rstrip(':')}"
+    return ""
 
 
 def _to_ros(value: Any) -> Any:

@@ -19,6 +19,7 @@ class Reporter:
     def __init__(self, logger: Any):
         self.logger = logger
         self.count_drop: Callable[[str, int], None] = lambda reason, n: None
+        self.last: dict[str, str] = {}  # the newest sentence of each reason
         self._said: dict[str, float] = {}
         self._since: dict[str, int] = {}
         self._lock = threading.Lock()
@@ -26,6 +27,7 @@ class Reporter:
     def drop(self, reason: str, text: str, n: int = 1) -> None:
         """A frame or message that is not used, and why."""
         self.count_drop(reason, n)
+        self.last[reason] = text
         self._say(reason, n, lambda more: self.logger.warning(f"dropped ({reason}): {text}{more}"))
 
     def warn(self, reason: str, text: str) -> None:

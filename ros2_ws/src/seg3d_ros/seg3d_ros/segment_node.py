@@ -18,7 +18,7 @@ from rclpy.signals import SignalHandlerOptions
 from seg3d_core.errors import Seg3DError
 from seg3d_core.runtime import LiveRuntime
 
-from . import backends
+from . import backends, explain
 from .diagnostics import Diagnostics
 from .inputs import Inputs
 from .outputs import Outputs
@@ -79,11 +79,11 @@ class SegmentNode(LifecycleNode):
             )
             runtime.start()
         except Seg3DError as error:
-            self.outputs.close()
+            self._close_outputs()
             self.get_logger().error(f"cannot configure: {error}")
             return FAILURE
         except Exception:
-            self.outputs.close()
+            self._close_outputs()
             raise
         self.runtime, self.report.count_drop = runtime, runtime.count_drop
         self.parameters.locked = True
@@ -122,17 +122,21 @@ class SegmentNode(LifecycleNode):
     def _deafen(self) -> None:
         inputs, self.inputs = self.inputs, None
         if inputs is not None:
-            inputs.close()
             self.diagnostics.close()
+            inputs.close()
 
     def _give_back(self) -> None:
         runtime, self.runtime = self.runtime, None
         if runtime is not None:
             runtime.stop()
-            self.outputs.close()
-            if self.recording is not None:
-                self.recording.close()
+            self._close_outputs()
         self.parameters.locked = False
+
+    def _close_outputs(self) -> None:
+        self.outputs.close()
+        recording, self.recording = self.recording, None
+        if recording is not None:
+            recording.close()
 
     def close(self) -> None:
         """From any state."""
@@ -191,7 +195,8 @@ def _start(node: SegmentNode, stop: Stop) -> bool:
     if node.trigger_configure() != SUCCESS:
         return False
     if not stop.is_set():
-        node.trigger_activate()
+        if node.trigger_activate() != SUCCESS:
+            return False
         node.get_logger().info("active; frames are expected on " + ", ".join(_expected(node)))
     return True
 
@@ -200,4 +205,4 @@ def _expected(node: SegmentNode) -> list[str]:
     """Every input with its publishers at start; they may well come later."""
     if node.inputs is None:
         return []
-    return [f"{i.full_topic} ({len(i.publishers())} publishers)" for i in node.inputs.inputs.values()]
+    return [f"{i.full_topic} ({explain.publishers(len(i.publishers()))})" for i in node.inputs.inputs.values()]

@@ -9,7 +9,7 @@ from typing import Any
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from seg3d_interfaces.srv import LoadMap, QueryText, Reset, SaveMap, Segment
 
-from seg3d_core.errors import MapFileError, QueryError, Seg3DError
+from seg3d_core.errors import ConfigError, MapFileError, QueryError, Seg3DError, WeightsError
 from seg3d_core.types import Snapshot
 
 from . import outputs, paths
@@ -31,6 +31,8 @@ LOAD_CODES = {
     "damaged": LOAD.DAMAGED,
     "newer_version": LOAD.NEWER_VERSION,
     "unreadable": LOAD.UNREADABLE,
+    "wrong_voxel_size": LOAD.WRONG_VOXEL_SIZE,
+    "wrong_kind": LOAD.WRONG_KIND,
 }
 
 
@@ -55,7 +57,8 @@ class Services:
         def answer(request: Any, response: Any) -> Any:
             runtime = self.runtime()
             if runtime is None:
-                state = "the node is not active: `ros2 lifecycle set /seg3d configure`, then `activate`"
+                set_to = f"ros2 lifecycle set {self.node.get_fully_qualified_name()}"
+                state = f"the node is not active: `{set_to} activate`, before it `{set_to} configure` if unconfigured"
                 return _refuse(response, response.NOT_ACTIVE, state)
             try:
                 function(runtime, request, response)
@@ -64,7 +67,9 @@ class Services:
             except MapFileError as error:
                 codes = SAVE_CODES if isinstance(response, SAVE) else LOAD_CODES
                 return _refuse(response, codes.get(error.code, response.INTERNAL), str(error))
-            except Seg3DError as error:  # the runtime's only other one: not done in time
+            except (ConfigError, WeightsError) as error:  # a text encoder is built when first asked
+                return _refuse(response, getattr(response, "NO_ENCODER", response.INTERNAL), str(error))
+            except Seg3DError as error:  # not done in time, or the node is on its way down
                 return _refuse(response, response.TIMEOUT, str(error))
             except Exception as error:
                 self.node.get_logger().error(f"{name} failed; this is a bug:\n{traceback.format_exc()}")

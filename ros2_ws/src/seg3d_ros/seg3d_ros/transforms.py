@@ -57,13 +57,17 @@ class Track:
         if at < len(self.stamps) and self.stamps[at] == stamp:
             return quaternion_to_matrix(*self.values[at])
         if at == 0 or at == len(self.stamps):
-            raise TransformError(f"{name} at {stamp:.3f}: have {self.span()}")
+            raise TransformError(f"{name} {self._missing(stamp)}")
         (t0, q0), (t1, q1) = self.values[at - 1], self.values[at]
         f = (stamp - self.stamps[at - 1]) / (self.stamps[at] - self.stamps[at - 1])
         return quaternion_to_matrix((1 - f) * np.asarray(t0) + f * np.asarray(t1), slerp(q0, q1, f))
 
-    def span(self) -> str:
-        return f"{self.stamps[0]:.3f} to {self.stamps[-1]:.3f}" if self.stamps else "nothing"
+    def _missing(self, stamp: float) -> str:
+        if not self.stamps:
+            return "has not come yet"
+        first, last = self.stamps[0], self.stamps[-1]
+        gap = f"{first - stamp:.3f} s earlier" if stamp < first else f"{stamp - last:.3f} s later"
+        return f"is known from {first:.3f} to {last:.3f}, not at {stamp:.3f}, {gap}"
 
 
 class TransformBuffer:
@@ -225,16 +229,19 @@ class TopicPoses:
 
     def lookup(self, camera_frame: str, stamp: float) -> np.ndarray:
         with self._lock:
-            pose = self._track.at(stamp, "the pose topic")
+            pose = self._track.at(stamp, "the pose")
         if self.pose_frame in ("", camera_frame.lstrip("/")):
             return pose
         return pose @ self.buffer.lookup(self.pose_frame, camera_frame, stamp)
 
     def explain(self, camera_frame: str, stamp: float | None) -> str:
+        """`complete: ...`, or what is missing; `stamp` None asks for the newest pose."""
         with self._lock:
-            span = self._track.span()
-        text = f"poses at {span}" + ("" if stamp is None else f", the newest image at {stamp:.3f}")
-        if self.pose_frame in ("", camera_frame.lstrip("/")):
-            return text
-        rest = self.buffer.explain(self.pose_frame, camera_frame, stamp)
-        return f"{text}; from {self.pose_frame!r} to the camera: {rest}"
+            if not self._track.stamps:
+                return "no pose has come yet"
+            stamp = self._track.stamps[-1] if stamp is None else stamp
+        try:
+            self.lookup(camera_frame, stamp)
+        except TransformError as error:
+            return str(error)
+        return f"complete: {camera_frame} -> {self.map_frame}"

@@ -1,0 +1,43 @@
+"""One process, many lives: what configure and activate make, deactivate and cleanup give back."""
+
+import gc
+import threading
+
+import pytest
+import rclpy
+from rclpy.lifecycle import TransitionCallbackReturn
+from rclpy.parameter import Parameter
+from seg3d_ros.segment_node import SegmentNode
+
+SUCCESS = TransitionCallbackReturn.SUCCESS
+
+
+@pytest.fixture
+def node():
+    context = rclpy.Context()
+    context.init()
+    made = SegmentNode(context=context, parameter_overrides=[Parameter("query.encoder", value="none")])
+    yield made
+    made.close()
+    made.destroy_node()
+    context.try_shutdown()
+
+
+def belongings(node):
+    gc.collect()
+    threads = sorted(t.name for t in threading.enumerate() if t.name.startswith("seg3d"))
+    return threads, *(len(list(each)) for each in (node.publishers, node.subscriptions, node.timers, node.services))
+
+
+def test_three_lives_leave_nothing_behind(node):
+    unborn = belongings(node)
+    alive = set()
+    for _ in range(3):
+        assert node.trigger_configure() == SUCCESS
+        for _ in range(2):
+            assert node.trigger_activate() == SUCCESS
+            alive.add(str(belongings(node)))
+            assert node.trigger_deactivate() == SUCCESS
+        assert node.trigger_cleanup() == SUCCESS
+        assert belongings(node) == unborn
+    assert len(alive) == 1, "each life has the same"

@@ -1,0 +1,110 @@
+"""The diagnostics go on when time stands still, and end without a word."""
+
+import threading
+from types import SimpleNamespace
+
+import pytest
+from rclpy.clock import ClockType
+from seg3d_ros import diagnostics as room
+from seg3d_ros.inputs import Inputs
+from seg3d_ros.report import Reporter
+
+from seg3d_core.runtime.statistics import Statistics
+
+
+class CountingRuntime:
+    """Tells `counters` as its statistics."""
+
+    def __init__(self):
+        self.counters = {}
+
+    def statistics(self):
+        return Statistics(dict(self.counters), {}, {}, {}, {}, 0, 0)
+
+    def submit(self, frame):
+        pass
+
+    def count_drop(self, reason, n=1):
+        pass
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    clock = SimpleNamespace(now=100.0)
+    monkeypatch.setattr(room.time, "monotonic", lambda: clock.now)
+    return clock
+
+
+@pytest.fixture
+def made(node, clock, input_parameters):
+    """(diagnostics, inputs, runtime) of a node whose own clock stands at 0."""
+    node.get_topic_names_and_types = list
+    node.count_publishers = lambda topic: 0
+    node.get_clock = lambda: SimpleNamespace(
+        now=lambda: SimpleNamespace(nanoseconds=0, to_msg=lambda: room.DiagnosticArray().header.stamp)
+    )
+    parameters = {**input_parameters, "use_sim_time": True}
+    runtime, report = CountingRuntime(), Reporter(node.logger)
+    inputs = Inputs(node, parameters, runtime, report)
+    return room.Diagnostics(node, parameters, inputs, runtime, report), inputs, runtime
+
+
+def test_timers_run_while_simulated_time_stands_still(node, made):
+    assert len(node.timers) == 2
+    assert all(timer.clock.clock_type == ClockType.STEADY_TIME for timer in node.timers)
+
+
+def test_a_clock_that_never_comes_is_said(node, clock, made):
+    clock.now += 6
+    node.timers[-1].callback()
+    status = node.sent["/diagnostics"][-1].status[0]
+    assert status.level == room.WARN
+    assert "use_sim_time is true and no /clock has come" in status.message
+    (line,) = [text for level, text in node.logger.lines if level == "warning"]
+    assert "nobody publishes /rgb (colour)" in line
+    clock.now += 7
+    node.timers[-1].callback()
+    assert len([1 for level, _ in node.logger.lines if level == "warning"]) == 1, "the same cause is not said each time"
+
+
+def test_frames_that_the_map_refuses_are_said(node, clock, made):
+    _, inputs, runtime = made
+    runtime.counters["frames"] = 3
+    for _ in range(4):
+        inputs.frames, inputs.last_frame = inputs.frames + 9, clock.now
+        node.timers[-1].callback()
+        clock.now += 2.5
+    assert "the map has taken none of them for" in node.sent["/diagnostics"][-1].status[0].message
+    runtime.counters["frames"] = 4
+    inputs.last_frame = clock.now
+    node.timers[-1].callback()
+    assert node.sent["/diagnostics"][-1].status[0].message == "frames arrive"
+
+
+def test_closing_waits_for_a_publication_under_way_and_lets_no_other_begin(node, made, monkeypatch):
+    diagnostics, inputs, _ = made
+    inside, go_on = threading.Event(), threading.Event()
+    before = diagnostics._publish
+
+    def slow():
+        inside.set()
+        assert go_on.wait(5)
+        before()
+
+    monkeypatch.setattr(diagnostics, "_publish", slow)
+    publisher = threading.Thread(target=node.timers[-1].callback)
+    publisher.start()
+    assert inside.wait(5)
+    closer = threading.Thread(target=diagnostics.close)
+    closer.start()
+    assert not node.destroyed, "what is still in use is not taken away"
+    go_on.set()
+    for thread in (publisher, closer):
+        thread.join(5)
+    assert len(node.destroyed) == 2
+    inputs.close()
+    sent = len(node.sent["/diagnostics"])
+    for timer in node.timers:
+        timer.callback()
+    assert len(node.sent["/diagnostics"]) == sent
+    assert not [text for _, text in node.logger.lines if "this is a bug" in text]

@@ -222,7 +222,7 @@ class LiveRuntime:
         with self._recorder.stage("integrate"):
             visible = self._scene.add_frame(frame)
         self._recorder.count("frames")
-        if self._pushed:
+        if self._pushed is not None:
             self._recent.append((frame, visible))
             masks = self._pushed.masks(frame)
             if masks is not None:
@@ -308,7 +308,7 @@ class LiveRuntime:
     def _forget_work(self) -> None:
         self._perception.clear()
         self._recent.clear()
-        if self._pushed:
+        if self._pushed is not None:
             self._pushed.clear()
         self._since_segmentation = 0
         self._text.forget()

@@ -2,7 +2,7 @@
 
 Each household word has typical edges; a text takes those of the words that mean nearly the same. An instance of
 another size becomes less likely to be meant. On ground-truth instances this raised hit@1 of the offline stand-in
-from 0.31 to about 0.45 (`docs/results/text.md`).
+from 0.31 to 0.49 (`docs/results/text.md`).
 """
 
 from __future__ import annotations

@@ -293,6 +293,10 @@ class Snapshot:
     names: tuple[str, ...] = ()
     changes: tuple[IdentityChange, ...] = ()
 
+    def with_names(self, names: Mapping[int, str]) -> Snapshot:
+        """The same snapshot with labels by instance id, "" where `names` has none."""
+        return replace(self, names=tuple(names.get(int(i), "") for i in self.instances.ids))
+
     @classmethod
     def empty(cls) -> Snapshot:
         none = np.empty((0, 3), np.float32)

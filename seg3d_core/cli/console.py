@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -31,6 +32,11 @@ def progress() -> Progress:
         transient=True,
         disable=not errors.is_terminal,
     )
+
+
+def working(text: str) -> AbstractContextManager[object]:
+    """A spinner on standard error while something goes on; nothing where no terminal is."""
+    return errors.status(text) if errors.is_terminal else nullcontext()
 
 
 def print_json(data: Mapping[str, Any]) -> None:

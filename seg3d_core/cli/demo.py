@@ -7,7 +7,7 @@ import json
 import shutil
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -42,8 +42,7 @@ def leave_results(
 
     saved = read_scene(out / "map.seg3d")
     scene = rebuild_scene(saved)
-    snapshot = scene.segment()
-    snapshot = replace(snapshot, names=tuple(saved.names.get(int(i), "") for i in snapshot.instances.ids))
+    snapshot = scene.segment().with_names(saved.names)
     write_instances(out / "instances.npz", snapshot)
     render_instances(snapshot, out / "picture.png", title=str(source.get("name", "")), cameras=scene.camera_poses)
     data = report(dict(source), scene.config, snapshot, statistics, answers, saved.encoder_id, **more)
@@ -86,7 +85,7 @@ def main(words: Sequence[str] | None = None) -> int:
         source_options={},
     )
     saved = read_scene(options.out / "map.seg3d")
-    snapshot = rebuild_scene(saved).segment()
+    snapshot = rebuild_scene(saved).segment().with_names(saved.names)
     query = build_query(config)
     answers = []
     for text in options.ask:

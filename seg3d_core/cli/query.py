@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 
 from ..build import build_query, rebuild_scene
@@ -18,22 +18,17 @@ from .results import map_file
 def load_snapshot(path: Path) -> Snapshot:
     """The instances of a saved map, with the names that they had."""
     saved = read_scene(map_file(path))
-    snapshot = rebuild_scene(saved).segment()
-    return replace(snapshot, names=tuple(saved.names.get(int(i), "") for i in snapshot.instances.ids))
+    return rebuild_scene(saved).segment().with_names(saved.names)
 
 
 def query(path: Path, text: str, top_k: int | None, assignments: Sequence[str], *, json_output: bool) -> int:
     """Exit code 0 with answers, 1 when nothing matched."""
-    saved = read_scene(map_file(path))
-    scene = rebuild_scene(saved)
     # Today's settings: those that the map was made with say nothing about how it is asked.
     config = build(parse_assignments(assignments))
     if not text.strip() or len(text) > config.runtime.max_query_length:
         limit = config.runtime.max_query_length
         raise QueryError("empty_text", f'a text of 1 to {limit} characters is wanted, e.g. "the sofa"')
-    snapshot = scene.segment()
-    snapshot = replace(snapshot, names=tuple(saved.names.get(int(i), "") for i in snapshot.instances.ids))
-    result = build_query(config).answer(text, snapshot, top_k)
+    result = build_query(config).answer(text, load_snapshot(path), top_k)
     if json_output:
         print_json(asdict(result))
     else:

@@ -25,7 +25,7 @@ from ..sources.base import Source
 from ..sources.guess import open_source
 from ..storage import copy_scene, write_scene
 from ..types import Snapshot
-from .console import console, errors, instances_table, print_json, progress
+from .console import console, errors, instances_table, print_json, progress, working
 from .results import claimed, prepare_folder, replacing, report, write_instances, write_report
 
 # Enough to see wrong poses, units and intrinsics in about a third of a second.
@@ -186,17 +186,11 @@ def _named(query: TextQuery, wanted: bool, snapshot: Snapshot) -> Snapshot:
     if not wanted or not query.encoder_id or not len(snapshot.instances):
         return snapshot
     try:
-        with errors.status("naming the instances") if errors.is_terminal else _silence():
+        with working("naming the instances"):
             return replace(snapshot, names=query.labels(snapshot))
     except Seg3DError as error:
         errors.print(f"[yellow]no labels:[/yellow] {escape(str(error))}")
         return snapshot
-
-
-def _silence() -> Any:
-    from contextlib import nullcontext
-
-    return nullcontext()
 
 
 def _picture(path: Path, snapshot: Snapshot, scene: Scene, title: str) -> None:

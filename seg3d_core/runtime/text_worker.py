@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 
 from ..build import build_query
 from ..config import Config
@@ -89,8 +88,7 @@ class TextWorker:
 
     def with_names(self, snapshot: Snapshot) -> Snapshot:
         """The snapshot with the labels that are known already, by instance id."""
-        names = self._names
-        return replace(snapshot, names=tuple(names.get(int(i), "") for i in snapshot.instances.ids))
+        return snapshot.with_names(self._names)
 
     def answer(self, text: str, snapshot: Snapshot, top_k: int | None) -> QueryResult:
         """Raises QueryError for a text that cannot be answered, Seg3DError when no encoder can be loaded."""

@@ -2,7 +2,7 @@
 
 A crop is what the classifier says of all classes; a text is how near it lies to each class's name (after
 ConSE, Norouzi et al. 2014, turned round: ConSE carries the image into the text's space by its likeliest
-classes, here the text is carried into the classifier's space, which ranked twice as well on our scenes).
+classes, here the text is carried into the classifier's space, which ranked better on our scenes).
 Weak on what ImageNet has no class for; every answer from it is approximate.
 """
 

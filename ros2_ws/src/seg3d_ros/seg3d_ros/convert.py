@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2, PointField
 
-from seg3d_core.sources.images import Rectifier
+from seg3d_core.sources.images import Rectifier, depth_in_metres
 from seg3d_core.types import Camera, Frame, Masks2D
 
 from . import validate
@@ -38,12 +38,8 @@ def colour(pixels: np.ndarray, encoding: str) -> np.ndarray:
 
 def metres(pixels: np.ndarray, encoding: str) -> np.ndarray:
     """float32 (H, W), 0 = none. REP 118: 16UC1 is millimetres, 32FC1 is metres with NaN or +-inf for none."""
-    if encoding == "32FC1":
-        with np.errstate(invalid="ignore"):
-            return np.where(np.isfinite(pixels) & (pixels > 0), pixels, 0).astype(np.float32)
-    depth = pixels.astype(np.float32) * np.float32(0.001)
-    depth[pixels == np.iinfo(np.uint16).max] = 0
-    return depth
+    native = pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
+    return depth_in_metres(native, 1.0 if encoding == "32FC1" else 1000.0)
 
 
 class FrameMaker:

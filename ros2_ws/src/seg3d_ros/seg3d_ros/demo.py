@@ -13,12 +13,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import nullcontext
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from seg3d_core.cli.console import console, progress
+from seg3d_core.cli.console import progress, working
 from seg3d_core.cli.demo import SETTINGS, arguments, leave_results, tell
 from seg3d_core.errors import Seg3DError
 from seg3d_core.runtime import Queue, Stage, Statistics
@@ -218,7 +217,7 @@ def _drive(client: Client, node: Child, player: Child, source: Any, options: Any
 
     stream(client, node, player, len(source))
     client.call(Segment, "/seg3d/segment_now")
-    with console.status("comparing instances with words") if console.is_terminal else nullcontext():
+    with working("comparing instances with words"):
         ask(client, options.ask[:1])  # comes back when every instance has been compared; labels follow in a moment
         client.spin_for(1.0)
     answers = ask(client, options.ask)
@@ -230,7 +229,7 @@ def _drive(client: Client, node: Child, player: Child, source: Any, options: Any
         raise Seg3DError(f"exit codes {codes}; the logs are in {out}")
     origin = {"path": str(options.scene), "kind": source.kind, "name": source.name, "frames": len(source)}
     seconds = round(time.monotonic() - start, 1)
-    with console.status("drawing") if console.is_terminal else nullcontext():
+    with working("drawing"):
         snapshot = leave_results(out, origin, statistics, answers, seconds=seconds, ros_distro=_distribution())
     return snapshot, answers
 

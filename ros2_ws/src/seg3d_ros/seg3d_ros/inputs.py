@@ -46,7 +46,6 @@ class Input:
         self.lost = 0
         self.frame_id = ""
         self.stamps: deque[float] = deque(maxlen=60)
-        self.last_heard: float | None = None
         self._subscribe()
 
     @property
@@ -94,7 +93,6 @@ class Input:
 
     def _on_message(self, message: Any) -> None:
         self.count += 1
-        self.last_heard = time.monotonic()
         if hasattr(message, "header"):
             self.frame_id = message.header.frame_id
             self.stamps.append(validate.seconds(message.header.stamp))

@@ -27,14 +27,17 @@ from common import RESULTS, commit, machine
 from seg3d_core import config as settings
 from seg3d_core.build import build_masks, build_scene
 from seg3d_core.config import Config
-from seg3d_core.metrics.ap import AGNOSTIC, SceneEvaluation, average_precision, transfer
+from seg3d_core.metrics.ap import AGNOSTIC, SceneEvaluation, average_precision
+from seg3d_core.metrics.ground_truth import GroundTruth, read_house
+from seg3d_core.metrics.predictions import Predictions
+from seg3d_core.metrics.scene_counts import LABEL_FACTOR
+from seg3d_core.metrics.transfer import TRANSFER_VOXELS, on_vertices
 from seg3d_core.perception.base import MaskGenerator
 from seg3d_core.perception.label_files import LabelFiles
 from seg3d_core.runtime import run_offline
 from seg3d_core.sources.guess import open_source
 from seg3d_core.types import Array
 
-TRANSFER_VOXELS = 2
 POOLED = "all, pooled"
 
 
@@ -64,11 +67,10 @@ class Row:
 
 def truth_of(scene: Path) -> tuple[Array, Array]:
     """Points (N, 3) and their ground truth, label * 1000 + instance, int64 (N,): things have label 1, the rest is 0."""
-    about = json.loads((scene / "instances.json").read_text())["instances"]
-    things = [int(i) for i, a in about.items() if not (a["is_structure"] or a["is_carpet"])]
-    with np.load(scene / "points.npz", allow_pickle=False) as data:
-        xyz, instance = data["xyz"], data["instance"].astype(np.int64)
-    return xyz, np.where(np.isin(instance, things), AGNOSTIC * 1000 + instance, 0)
+    truth = read_house(scene, {})
+    assert truth.xyz is not None
+    number = truth.ids % LABEL_FACTOR
+    return truth.xyz, np.where(number > 0, AGNOSTIC * LABEL_FACTOR + number, 0)
 
 
 def masks_for(name: str, scene: Path, config: Config) -> MaskGenerator:
@@ -84,10 +86,9 @@ def run(scene: Path, masks: str, config: Config) -> tuple[Row, SceneEvaluation]:
     result = run_offline(live, open_source(scene), masks_for(masks, scene, config))
     seconds = time.process_time() - started
     snapshot, keyframes = result.snapshot, result.statistics.counters.get("keyframes", 0)
+    found = Predictions.from_snapshot(snapshot)
     xyz, truth = truth_of(scene)
-    numbers = snapshot.instances.exclusive(snapshot.cloud.ids)
-    partition = transfer(snapshot.cloud.xyz, xyz, numbers, TRANSFER_VOXELS * config.map.voxel_size)
-    evaluation = SceneEvaluation.from_partition(truth, partition, snapshot.instances.scores)
+    evaluation, _ = on_vertices(found, GroundTruth(truth, xyz), TRANSFER_VOXELS * config.map.voxel_size)
     segment = result.statistics.stages["segment"].median_ms
     row = make_row(
         masks, scene.name, [evaluation], len(snapshot.instances), len(snapshot.cloud), keyframes, seconds, segment

@@ -40,7 +40,7 @@ Option = Annotated[
     ),
 ]
 Settings = Annotated[list[str], typer.Option("--set", help="A setting, e.g. map.voxel_size=0.03; may be repeated.")]
-Profile = Annotated[str, typer.Option(help="A named set of settings: cpu-geometric, paper-re0.")]
+Profile = Annotated[str, typer.Option(help="A named set of settings: cpu-geometric, paper-re0, published-re0.")]
 Directory = Annotated[Path, typer.Argument(help="What `seg3d run` left, or a .seg3d file.", show_default=False)]
 
 
@@ -120,6 +120,61 @@ def query(
     raise typer.Exit(run_query(directory, text, top_k, set_, json_output=json))
 
 
+@app.command(name="eval")
+def eval_command(
+    predictions: Annotated[
+        Path,
+        typer.Argument(
+            help="A .seg3d map, an .npz or ScanNet .txt file, what `seg3d run` left, or a folder of these by scene.",
+            show_default=False,
+        ),
+    ],
+    truth: Annotated[
+        Path,
+        typer.Argument(
+            help="A ScanNet .txt or an .npz file, a home with points.npz and instances.json, or a folder of these.",
+            show_default=False,
+        ),
+    ],
+    protocol: Annotated[
+        list[str],
+        typer.Option(
+            help="scannet18, scannet200, own; agnostic, agnostic-scannet18, agnostic-scannet200; re0, re0-gt, "
+            "re0-gt-as-released, each also with -scannet18 or -own. May be repeated."
+        ),
+    ] = ["agnostic"],  # noqa: B006
+    radius: Annotated[
+        float | None, typer.Option(help="Metres to the nearest predicted point; two voxels if left out.")
+    ] = None,
+    points: Annotated[
+        Path | None, typer.Option(help="Positions of the ground truth's vertices: <scene>.ply or .npz in a folder.")
+    ] = None,
+    only_common: Annotated[bool, typer.Option(help="Leave out scenes that only one side has.")] = False,
+    vocabulary: Annotated[
+        str | None,
+        typer.Option(help="Name the instances of maps anew by the nearest label: scannet18, scannet200 or a file."),
+    ] = None,
+    set_: Settings = [],  # noqa: B006
+    json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write everything as JSON.")] = None,
+) -> None:
+    """Average precision against ground truth, each number with the name of its protocol."""
+    from .eval import run_eval
+
+    raise typer.Exit(
+        run_eval(
+            predictions,
+            truth,
+            protocol,
+            radius=radius,
+            points=points,
+            only_common=only_common,
+            vocabulary=vocabulary,
+            assignments=set_,
+            out=json_file,
+        )
+    )
+
+
 @app.command()
 def view(directory: Directory) -> None:
     """Open a saved map in the rerun viewer."""
@@ -192,6 +247,32 @@ def models_fetch(
     from .models import fetch
 
     raise typer.Exit(fetch(name, from_file))
+
+
+@models_app.command("convert")
+def models_convert(
+    source: Annotated[Path, typer.Argument(help="Weights of SegDINO3D as published, or of a backbone alone.")],
+    target: Annotated[Path, typer.Argument(help="The file to write, e.g. scannet200.safetensors.")],
+    features: Annotated[
+        str | None, typer.Option(help="The 2D features they were trained with; as published: dino-x.")
+    ] = None,
+    sizes: Annotated[str, typer.Option(help="How boxes are sized: auto, normalised or metric.")] = "auto",
+) -> None:
+    """Check weights of SegDINO3D and write them as safetensors; nothing in them is executed."""
+    from .models import convert
+
+    raise typer.Exit(convert(source, target, features, sizes))
+
+
+@models_app.command("convert-entity")
+def models_convert_entity(
+    source: Annotated[Path, typer.Argument(help="A published .pth, or a folder for transformers.", show_default=False)],
+    out: Annotated[Path, typer.Option("--out", help="The folder, or the .pth on the way back.", show_default=False)],
+) -> None:
+    """Turn an entity Mask2Former with a Swin backbone into a folder for transformers, or back, to the last key."""
+    from .models import convert_entity
+
+    raise typer.Exit(convert_entity(source, out))
 
 
 def version(value: bool) -> None:

@@ -6,62 +6,54 @@ tried (the file's), and of the integral (a trapezoid-like rule); they are kept, 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 from numba import njit
-from scipy.spatial import cKDTree
 
-from ..types import Array, Instances
+from ..types import Array
+from .scene_counts import AGNOSTIC, LABEL_FACTOR, SceneCounts, SceneEvaluation, count_overlaps
+from .transfer import nearest_within, transfer
+
+__all__ = [
+    "AGNOSTIC",
+    "MIN_REGION",
+    "OVERLAPS",
+    "ApResult",
+    "SceneEvaluation",
+    "average_precision",
+    "nearest_within",
+    "precision_of_counts",
+    "transfer",
+]
 
 OVERLAPS = np.append(np.arange(0.5, 0.95, 0.05), 0.25)
 MIN_REGION = 100
-AGNOSTIC = 1
-
-
-@dataclass(frozen=True, eq=False)
-class SceneEvaluation:
-    """Ground truth and predictions of one scene of N vertices.
-
-    truth int (N,): label * 1000 + instance number, 0 = unannotated. Prediction p, of P that may overlap, holds
-    the vertices `members[indptr[p]:indptr[p + 1]]`, each once, and has `labels[p]` and `scores[p]`. The order
-    of the predictions matters.
-    """
-
-    truth: Array
-    indptr: Array
-    members: Array
-    labels: Array
-    scores: Array
-
-    @classmethod
-    def from_masks(cls, truth: Array, masks: Array, labels: Array, scores: Array) -> SceneEvaluation:
-        """From one boolean mask per prediction, (P, N)."""
-        indptr = np.append(0, np.cumsum(masks.sum(axis=1)))
-        return cls(truth, indptr, np.nonzero(masks)[1], labels, scores)
-
-    @classmethod
-    def from_partition(cls, truth: Array, partition: Array, scores: Array) -> SceneEvaluation:
-        """From one prediction per vertex, int (N,), 0 = none, 1..P; every prediction has the class-agnostic label."""
-        instances = Instances.from_labels(partition, np.arange(len(truth)), scores)
-        return cls(truth, instances.indptr, instances.point_ids, np.full(len(scores), AGNOSTIC), np.asarray(scores))
 
 
 @dataclass(frozen=True, eq=False)
 class ApResult:
-    """`per_class`: label to AP at each of `OVERLAPS`, (10,), NaN where no scene has ground truth of the class."""
+    """`per_class`: label to AP at each of `OVERLAPS`, (10,), NaN where no scene has ground truth of the class.
+
+    `precision` and `recall`, likewise, stand where 2PR / (P + R + 1e-4) is largest on the curve.
+    """
 
     per_class: dict[int, Array]
+    precision: dict[int, Array] = field(default_factory=dict)
+    recall: dict[int, Array] = field(default_factory=dict)
 
     def mean(self, classes: Collection[int] | None = None) -> tuple[float, float, float]:
         """(AP, AP50, AP25), means over the given classes (all by default) that have a value; NaN if none has."""
-        values = [v for label, v in self.per_class.items() if classes is None or label in classes]
-        known = [v for v in values if not np.isnan(v).any()]
-        if not known:
-            return float("nan"), float("nan"), float("nan")
-        mean = np.mean(known, axis=0)
-        return float(mean[:-1].mean()), float(mean[0]), float(mean[-1])
+        return _mean(self.per_class, classes)
+
+    def mean_precision(self, classes: Collection[int] | None = None) -> tuple[float, float, float]:
+        """As `mean`, of `precision`."""
+        return _mean(self.precision, classes)
+
+    def mean_recall(self, classes: Collection[int] | None = None) -> tuple[float, float, float]:
+        """As `mean`, of `recall`."""
+        return _mean(self.recall, classes)
 
     @property
     def ap(self) -> float:
@@ -77,15 +69,34 @@ class ApResult:
         return self.mean()[2]
 
 
-def average_precision(scenes: Sequence[SceneEvaluation], classes: Collection[int], agnostic: bool = False) -> ApResult:
-    """AP pooled over scenes. Vertices whose label is not in `classes` are void.
+def _mean(values: Mapping[int, Array], classes: Collection[int] | None) -> tuple[float, float, float]:
+    chosen = [v for label, v in values.items() if classes is None or label in classes]
+    known = [v for v in chosen if not np.isnan(v).any()]
+    if not known:
+        return float("nan"), float("nan"), float("nan")
+    mean = np.mean(known, axis=0)
+    return float(mean[:-1].mean()), float(mean[0]), float(mean[-1])
+
+
+def average_precision(scenes: Iterable[SceneEvaluation], classes: Collection[int], agnostic: bool = False) -> ApResult:
+    """AP pooled over scenes, which are held one at a time. Vertices whose label is not in `classes` are void.
 
     Class-agnostic: every instance of a label in `classes` is one of class `AGNOSTIC`, and all predictions count
     whatever their label.
     """
-    tables = [_overlaps(scene, classes, agnostic) for scene in scenes]
-    names = [AGNOSTIC] if agnostic else list(classes)
-    return ApResult({label: _class_precision(tables, label) for label in names})
+    return precision_of_counts([count_overlaps(scene) for scene in scenes], classes, agnostic)
+
+
+def precision_of_counts(scenes: Iterable[SceneCounts], classes: Collection[int], agnostic: bool = False) -> ApResult:
+    """`average_precision` of scenes that are counted already."""
+    curves = {label: _Examples() for label in ([AGNOSTIC] if agnostic else classes)}
+    for scene in scenes:
+        table = _valid_part(scene, classes, agnostic)
+        for label in np.union1d(table.truth_labels, table.labels).tolist():
+            if label in curves:
+                curves[label].add(table, label)
+    results = {label: examples.curve() for label, examples in curves.items()}
+    return ApResult(*({label: result[i] for label, result in results.items()} for i in range(3)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,55 +112,53 @@ class _Overlaps:
     void: Array
 
 
-def _overlaps(scene: SceneEvaluation, classes: Collection[int], agnostic: bool) -> _Overlaps:
-    ids, vertex_id, truth_sizes = np.unique(scene.truth, return_inverse=True, return_counts=True)
-    sizes = np.diff(scene.indptr)
-    owner = np.repeat(np.arange(len(sizes)), sizes)
-    cells = owner * len(ids) + vertex_id.reshape(-1)[scene.members]
-    common = np.bincount(cells, minlength=len(sizes) * len(ids)).reshape(len(sizes), len(ids))
-    valid = np.isin(ids // 1000, list(classes))
-    large = sizes >= MIN_REGION
-    truth_labels = ids[valid] // 1000
-    labels = np.asarray(scene.labels)[large]
+def _valid_part(scene: SceneCounts, classes: Collection[int], agnostic: bool) -> _Overlaps:
+    labels_of_ids = scene.truth_ids // LABEL_FACTOR
+    valid = np.isin(labels_of_ids, list(classes)) & (scene.truth_ids > 0)
+    large = scene.sizes >= MIN_REGION
+    truth_labels, labels = labels_of_ids[valid], scene.labels[large]
     if agnostic:
         truth_labels, labels = np.full_like(truth_labels, AGNOSTIC), np.full_like(labels, AGNOSTIC)
     return _Overlaps(
         truth_labels,
-        truth_sizes[valid],
+        scene.truth_sizes[valid],
         labels,
-        np.asarray(scene.scores, float)[large],
-        sizes[large],
-        common[large][:, valid],
-        common[large][:, ~valid].sum(axis=1),
+        scene.scores[large],
+        scene.sizes[large],
+        scene.common[large][:, valid],
+        scene.common[large][:, ~valid].sum(axis=1),
     )
 
 
-def _class_precision(tables: Sequence[_Overlaps], label: int) -> Array:
-    """AP of one class at each of `OVERLAPS`, (10,)."""
-    examples: list[list[tuple[Array, Array, int]]] = [[] for _ in OVERLAPS]
-    any_truth = any_prediction = False
-    for table in tables:
+class _Examples:
+    """The examples of one class, pooled over scenes, at each of `OVERLAPS`."""
+
+    def __init__(self) -> None:
+        self.at: list[list[tuple[Array, Array, int]]] = [[] for _ in OVERLAPS]
+        self.any_truth = self.any_prediction = False
+
+    def add(self, table: _Overlaps, label: int) -> None:
         truths, predictions = table.truth_labels == label, table.labels == label
         large = table.truth_sizes[truths] >= MIN_REGION
-        any_truth |= bool(large.any())
-        any_prediction |= bool(predictions.any())
-        if not truths.any() and not predictions.any():
-            continue
+        self.any_truth |= bool(large.any())
+        self.any_prediction |= bool(predictions.any())
         common, sizes = table.common[predictions][:, truths], table.sizes[predictions]
         iou = common / (sizes[:, None] + table.truth_sizes[truths] - common)
         ignored = (table.void[predictions] + common[:, ~large].sum(axis=1)) / sizes
-        for i, overlap in enumerate(OVERLAPS):
-            examples[i].append(_match(iou, large, ignored, table.scores[predictions], overlap))
-    if not any_truth:
-        return np.full(len(OVERLAPS), np.nan)
-    if not any_prediction:
-        return np.zeros(len(OVERLAPS))
-    return np.array(
-        [
+        for examples, overlap in zip(self.at, OVERLAPS, strict=True):
+            examples.append(_match(iou, large, ignored, table.scores[predictions], overlap))
+
+    def curve(self) -> tuple[Array, Array, Array]:
+        """AP, best precision and best recall at each of `OVERLAPS`, (10,) each."""
+        if not (self.any_truth and self.any_prediction):
+            value = np.full(len(OVERLAPS), 0.0 if self.any_truth else np.nan)
+            return value, value, value
+        points = [
             _integral(np.concatenate([e[0] for e in at]), np.concatenate([e[1] for e in at]), sum(e[2] for e in at))
-            for at in examples
+            for at in self.at
         ]
-    )
+        ap, precision, recall = np.array(points).T
+        return ap, precision, recall
 
 
 @njit(cache=True, nogil=True)
@@ -191,10 +200,11 @@ def _match(iou: Array, large: Array, ignored: Array, scores: Array, overlap: flo
     return true[:count], score[:count], missed
 
 
-def _integral(true: Array, scores: Array, missed: int) -> float:
-    """Area under precision over recall; equal scores enter the curve together."""
+def _integral(true: Array, scores: Array, missed: int) -> tuple[float, float, float]:
+    """Area under precision over recall, and its best point; equal scores enter the curve together."""
     if not len(true):
-        return 0.0
+        # Every prediction was forgiven: the curve is its last point, precision 1 at recall 0.
+        return 0.0, 1.0, 0.0
     order = np.argsort(scores)
     _, first = np.unique(scores[order], return_index=True)
     hits = np.append(0, np.cumsum(true[order]))
@@ -202,20 +212,5 @@ def _integral(true: Array, scores: Array, missed: int) -> float:
     precision = np.append(positives / (len(true) - first), 1.0)
     recall = np.append(positives / (hits[-1] + missed), 0.0)
     padded = np.concatenate([recall[:1], recall, [0.0]])
-    return float(precision @ (0.5 * (padded[:-2] - padded[2:])))
-
-
-def nearest_within(points_from: Array, points_to: Array, radius: float) -> Array:
-    """Index int64 (M,) of the nearest of `points_from` (N, 3) to each of `points_to` (M, 3), -1 beyond radius (m)."""
-    if not len(points_from):
-        return np.full(len(points_to), -1, np.int64)
-    distance, index = cKDTree(points_from).query(points_to, distance_upper_bound=radius)
-    return np.where(np.isfinite(distance), index, -1).astype(np.int64)
-
-
-def transfer(points_from: Array, points_to: Array, labels: Array, radius: float) -> Array:
-    """Labels (N,) of `points_from` carried to `points_to`, (M,): the nearest one's, 0 beyond `radius` (m)."""
-    index = nearest_within(points_from, points_to, radius)
-    out = np.zeros(len(points_to), labels.dtype)
-    out[index >= 0] = labels[index[index >= 0]]
-    return out
+    best = int(np.argmax(2 * precision * recall / (precision + recall + 1e-4)))
+    return float(precision @ (0.5 * (padded[:-2] - padded[2:]))), float(precision[best]), float(recall[best])

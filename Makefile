@@ -39,7 +39,7 @@ ifeq ($(TEXT),none)
 EXTRAS := $(EXTRAS:%,offline=%)
 endif
 
-.PHONY: help install demo test lint colcon benchmarks clean
+.PHONY: help install demo test lint colcon benchmarks minkowski clean
 
 help:
 	@echo "make demo [SCENE=PATH|synthetic]   map a furnished flat over ROS 2, ask for three things, look at $(OUT)"
@@ -47,6 +47,7 @@ help:
 	@echo "make lint                          ruff, mypy, the import contract"
 	@echo "make colcon                        colcon build and test against the ROS 2 wheels"
 	@echo "make benchmarks                    the tables in docs/results"
+	@echo "make minkowski                     build MinkowskiEngine, a second backend of the sparse convolution (minutes)"
 	@echo "ROS 2 here: $(ROS)"
 
 $(BIN)/python:
@@ -124,6 +125,14 @@ benchmarks: install
 	$(BIN)/python benchmarks/masks2d.py --scenes $(SCENES)
 	$(BIN)/python benchmarks/house.py --scenes $(SCENES) --masks gt --masks geometric
 	$(BIN)/python benchmarks/text.py $(SCENES)
+
+# Compiled from its source on PyPI against the torch that is installed. With nvcc and a CUDA torch: MINKOWSKI= builds for the GPU.
+MINKOWSKI ?= --build-option=--cpu_only
+minkowski: $(VENV)/.test
+	@echo '#include <cblas.h>' | $(or $(CXX),c++) -x c++ -E - >/dev/null 2>&1 || { echo "MinkowskiEngine needs OpenBLAS: sudo apt install libopenblas-dev"; exit 1; }
+	$(BIN)/pip install -q "setuptools<80" wheel ninja
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/pip install --no-deps --no-build-isolation minkowskiengine \
+	  $(MINKOWSKI:%=--config-settings=%) --config-settings=--build-option=--blas=openblas
 
 clean:
 	rm -rf $(VENV) build install log out

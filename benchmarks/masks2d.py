@@ -1,6 +1,7 @@
 """How well 2D masks cover the things that one sees: mean best IoU per ground-truth instance view.
 
-    python benchmarks/masks2d.py --scenes DIR [--every 7] [--first 0 3] [--masks geometric|DIR]
+    python benchmarks/masks2d.py --scenes DIR [--every 7] [--first 0 3] [--masks geometric|mobile_sam|fused|DIR]
+        [--set perception.sam_side=768 ...]
 
 Scenes are in ScanNet's exported layout with `instance/` and `instances.json`. Things of at least 100 pixels count;
 structure and carpets are left out. A folder of masks holds label PNGs named as the frames, or one such folder per
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import functools
 import json
 import time
 from collections.abc import Iterator
@@ -22,12 +24,13 @@ import cv2
 import numpy as np
 from common import RESULTS, commit, machine
 
-from seg3d_core.config import PerceptionConfig
+from seg3d_core.build import build_masks
+from seg3d_core.config import Config, build, parse_assignments
 from seg3d_core.perception.base import MaskGenerator
-from seg3d_core.perception.geometric import GeometricMasks
 from seg3d_core.perception.label_files import LabelFiles
 from seg3d_core.types import Array, Camera, Frame
 
+GENERATORS = ("geometric", "mobile_sam", "fused")
 LEAST_PIXELS, LARGE_PIXELS = 100, 1000
 DISPARITY_NOISE, DISPARITY_STEPS, BASELINE = 0.08, 8, 0.075
 
@@ -89,25 +92,30 @@ def things_of(scene: Path) -> Array:
     return np.array([int(k) for k, v in instances.items() if not (v["is_structure"] or v["is_carpet"])], int)
 
 
-def generator_for(masks: str, scene: Path) -> MaskGenerator:
-    if masks == "geometric":
-        return GeometricMasks(PerceptionConfig())
+def generator_for(masks: str, scene: Path, settings: Config) -> MaskGenerator:
+    if masks in GENERATORS:
+        return _generator(settings)
     folder = Path(masks.replace("{scene}", scene.name))
     return LabelFiles(folder / scene.name if (folder / scene.name).is_dir() else folder)
 
 
-def measure(scenes: list[Path], masks: str, every: int, first: int, noisy: bool) -> Tally:
+@functools.cache
+def _generator(settings: Config) -> MaskGenerator:
+    return build_masks(settings)
+
+
+def measure(scenes: list[Path], masks: str, every: int, first: int, noisy: bool, settings: Config) -> Tally:
     tally, rng = Tally(), np.random.default_rng(0)
     for scene in scenes:
-        generator, things = generator_for(masks, scene), things_of(scene)
+        generator, things = generator_for(masks, scene, settings), things_of(scene)
         for frame in scene_frames(scene, every, first):
             if noisy:
                 frame = replace(frame, depth=add_noise(frame.depth, frame.camera.fx, rng))
-            start = time.thread_time()
+            start = time.process_time()
             found = generator.masks(frame)
             if found is None or frame.instance is None:
                 continue
-            tally.seconds.append(time.thread_time() - start)
+            tally.seconds.append(time.process_time() - start)
             tally.segments.append(len(found))
             tally.views += best_ious(frame.instance, found.labels, things)
     return tally
@@ -119,33 +127,39 @@ def main() -> None:
     parser.add_argument("--every", type=int, default=7)
     parser.add_argument("--first", type=int, nargs="+", default=[0, 3], help="frame to start from, one row each")
     parser.add_argument("--masks", default="geometric")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE", help="a setting, any number of them"
+    )
     parser.add_argument("--out", type=Path, default=RESULTS / "masks2d.md")
     arguments = parser.parse_args()
     cv2.setNumThreads(1)
     scenes = sorted(p.parent for p in arguments.scenes.glob("*/instances.json"))
     if not scenes:
         parser.error(f"{arguments.scenes} holds no scenes: folders with instances.json, depth/, color/ and instance/")
-    measure(scenes[:1], arguments.masks, 10_000, 0, False)
-    inputs = {"noise-free": False, "noisy": True} if arguments.masks == "geometric" else {"as stored": False}
+    is_made = arguments.masks in GENERATORS
+    chosen = {"perception.masks": arguments.masks} if is_made else {}
+    settings = build({**chosen, **parse_assignments(arguments.set)})
+    measure(scenes[:1], arguments.masks, 10_000, 0, False, settings)
+    inputs = {"noise-free": False, "noisy": True} if is_made else {"as stored": False}
     columns = ["input", "views", "mean best IoU", ">= 0.5", ">= 0.75", "views >= 1000 px", "segments"]
     columns += ["median CPU ms", "p95 CPU ms"]
     lines = [f"| {' | '.join(columns)} |", "|" + "---|" * len(columns)]
     for first in arguments.first:
         for name, noisy in inputs.items():
-            tally = measure(scenes, arguments.masks, arguments.every, first, noisy)
+            tally = measure(scenes, arguments.masks, arguments.every, first, noisy, settings)
             lines.append(f"| {name}, from frame {first} | {tally.row()} |")
     table = "\n".join(lines)
-    what = "geometric" if arguments.masks == "geometric" else f"files ({Path(arguments.masks).name})"
+    what = " ".join([arguments.masks, *arguments.set]) if is_made else f"files ({Path(arguments.masks).name})"
     text = f"""# 2D masks against ground truth
 
 Masks: {what}. Scenes: {", ".join(s.name for s in scenes)}, every {arguments.every}th frame. Best IoU of any mask per
 view of a thing of at least {LEAST_PIXELS} pixels; structure and carpets left out. Noisy: {DISPARITY_NOISE} px of
 disparity noise, steps of 1/{DISPARITY_STEPS} px, 70 % of the pixels at depth edges lost. The constants of the
-geometric masks were chosen on every 7th frame from 0; the rows from 3 are other frames of the same scenes.
+masks made here were chosen on every 7th frame from 0; the rows from 3 are other frames of the same scenes.
 
 {table}
 
-{datetime.date.today()}, {machine()}, one core used, commit {commit()}.
+{datetime.date.today()}, {machine()}, CPU time of all threads, commit {commit()}.
 """
     print(table)
     arguments.out.parent.mkdir(parents=True, exist_ok=True)

@@ -56,10 +56,45 @@ def _empty_map(config: Config, kind: str) -> BaseMap:
 
 
 def build_segmenter(config: Config) -> Segmenter:
-    """The 3D core that `config.core` names."""
+    """The 3D core that `config.core` names. Raises WeightsError where that needs some that are not there or fit not."""
+    if config.core == "segdino3d":
+        return _segdino3d(config)
     from .segmenters.re0 import Re0Segmenter
 
     return Re0Segmenter(config.re0)
+
+
+def _segdino3d(config: Config) -> Segmenter:
+    missing = [name for name in ("torch", "safetensors") if find_spec(name) is None]
+    if missing:
+        raise WeightsError(f"core is `segdino3d`, which needs {', '.join(missing)}: pip install 'seg3d[segdino3d]'")
+    settings = config.segdino3d
+    if not settings.weights:
+        raise WeightsError(
+            "core is `segdino3d`, and segdino3d.weights names no file: set it to the published weights or to your own "
+            "(docs/models.md), or try everything with random ones: seg3d models random FILE"
+        )
+    from .models.checkpoint import load_model
+    from .models.predictor import NetworkPredictor
+    from .segmenters.segdino3d import SegDino3DSegmenter
+
+    running = features_source(config.perception) if settings.features_2d == "auto" else settings.features_2d
+    loaded = load_model(settings.weights, settings.model_copy(update={"features_2d": running}))
+    return SegDino3DSegmenter(settings, NetworkPredictor(loaded, settings), config.map.depth_max)
+
+
+def features_source(settings: PerceptionConfig) -> str:
+    """How weights name the 2D features of the model that `perception.masks` names; "" where it gives none.
+
+    Raises WeightsError for a folder that holds no model.
+    """
+    if settings.masks == "mobile_sam":
+        return "mobile_sam"
+    if settings.masks not in ("detector", "mask2former", "sam"):
+        return ""
+    from .perception.huggingface.folder import checked_folder, model_type
+
+    return model_type(checked_folder(settings.model_dir, "perception.model_dir", "IDEA-Research/grounding-dino-tiny"))
 
 
 def build_masks(config: Config) -> MaskGenerator:
@@ -79,9 +114,80 @@ def build_masks(config: Config) -> MaskGenerator:
         from .perception.topic import PushedMasks
 
         return PushedMasks()
+    if kind == "cropformer":
+        return _cropformer(config)
+    if kind in ("mask2former", "detector", "sam"):
+        return _hub_model(config)
+    if kind in ("mobile_sam", "fused", "both"):
+        return _mobile_sam(config)
     from .perception.geometric import GeometricMasks
 
     return GeometricMasks(config.perception)
+
+
+def _mobile_sam(config: Config) -> MaskGenerator:
+    """MobileSAM alone, depth amended by it, or both side by side. Raises WeightsError that says how to get it."""
+    if find_spec("torch") is None:
+        raise WeightsError(f"perception.masks is `{config.perception.masks}`: pip install 'seg3d[sam]'")
+    from .perception.fused import FusedMasks
+    from .perception.geometric import GeometricMasks
+    from .perception.mobile_sam import generator
+    from .perception.several import NewestMasks, SeveralMasks
+
+    settings = config.perception
+    by_depth = NewestMasks(GeometricMasks(settings))
+    model = generator.load(settings, config.query.weights_dir, by_depth)
+    if settings.masks == "mobile_sam":
+        return model
+    if settings.masks == "both":
+        return SeveralMasks((model, by_depth))
+    return FusedMasks(by_depth, model, settings.fused_first, least_area=settings.min_area)
+
+
+def _hub_model(config: Config) -> MaskGenerator:
+    """A model of transformers from a local folder."""
+    settings = config.perception
+    _require_hub(f"perception.masks is `{settings.masks}`")
+    folder = settings.model_dir
+    if settings.masks == "mask2former":
+        from .perception.huggingface.mask2former import Mask2Former
+
+        return Mask2Former(folder, settings.min_score, min_area=settings.min_area, device=settings.device)
+    if settings.masks == "sam":
+        from .perception.huggingface.sam import Sam
+
+        return Sam(folder, settings)
+    from .perception.huggingface.box_masks import load_detector_masks
+
+    return load_detector_masks(settings, config.query.weights_dir)
+
+
+def _cropformer(config: Config) -> MaskGenerator:
+    from .perception.cropformer import detectron, weights
+
+    p = config.perception
+    path = weights.resolve(p.cropformer_weights, config.query.weights_dir)
+    if p.cropformer_config:
+        return detectron.load(p.cropformer_config, path, p.cropformer_confidence, p.min_area, p.cropformer_device)
+    try:
+        from .perception.cropformer import generator
+    except ImportError as error:
+        raise ConfigError(f"perception.masks is `cropformer`, which needs PyTorch ({error}): install torch") from None
+    options = generator.EntityOptions(
+        confidence=p.cropformer_confidence,
+        scoring=p.cropformer_score,
+        crops=p.cropformer_crops,
+        short_side=p.cropformer_short_side,
+        min_area=p.min_area,
+        half=p.cropformer_half,
+    )
+    return generator.load(path, options, p.cropformer_device)
+
+
+def _require_hub(reason: str) -> None:
+    missing = [name for name in ("torch", "transformers") if find_spec(name) is None]
+    if missing:
+        raise WeightsError(f"{reason}, which needs {', '.join(missing)}: pip install 'seg3d[hub]'")
 
 
 def build_encoder(config: Config) -> Encoder | None:
@@ -93,6 +199,11 @@ def build_encoder(config: Config) -> Encoder | None:
         from .perception.encoders import open_clip
 
         return open_clip.load(config.query.open_clip_model, config.query.open_clip_weights)
+    if choice == "siglip" or (choice == "auto" and config.query.siglip_dir):
+        _require_hub("query.encoder is `siglip`")
+        from .perception.encoders import siglip
+
+        return siglip.load(config.query.siglip_dir)
     try:
         return _offline_encoder(config)
     except WeightsError as error:

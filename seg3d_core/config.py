@@ -77,10 +77,83 @@ class KeyframeConfig(_Group):
 class PerceptionConfig(_Group):
     """What one image says."""
 
-    masks: Literal["geometric", "files", "topic", "ground_truth"] = _setting(
-        "geometric", "where 2D masks come from: depth alone, a folder of label PNGs, a topic, or the source's own truth"
+    masks: Literal[
+        "geometric",
+        "mobile_sam",
+        "fused",
+        "both",
+        "files",
+        "topic",
+        "ground_truth",
+        "cropformer",
+        "mask2former",
+        "detector",
+        "sam",
+    ] = _setting(
+        "geometric",
+        "where 2D masks come from: depth alone, MobileSAM, depth amended by MobileSAM (fused), both side by side, "
+        "a folder of label PNGs, a topic, the source's own truth, CropFormer, "
+        "or a model in perception.model_dir",
+    )
+    model_dir: str = _setting(
+        "",
+        "mask2former, detector (Grounding DINO, RT-DETR, D-FINE), sam (or SAM 2): a local folder as a hub lays it out",
+    )
+    prompts: str = _setting("", "detector: what Grounding DINO looks for: names of things, separated by commas")
+    min_score: float = _setting(0.25, "mask2former, detector: what scores less is left out", "", ge=0, le=1)
+    box_segmenter_dir: str = _setting(
+        "", "detector: local folder of a SAM or SAM 2 that turns boxes into masks; empty: MobileSAM if here, else depth"
+    )
+    device: Literal["auto", "cpu", "cuda"] = _setting("auto", "where networks of masks run, CropFormer apart")
+    sam_side: int = _setting(
+        512,
+        "mobile_sam, fused, both: longest side of the network's input; 512, 768 and 1024 are tried",
+        "px",
+        ge=128,
+        le=2048,
+        multiple_of=16,
+    )
+    sam_prompts: int = _setting(30, "mobile_sam, fused, both, sam: most clicks per image", "", ge=1, le=2000)
+    sam_iou: float = _setting(
+        0.8, "mobile_sam, fused, both, sam: least IoU that the network predicts of a mask", "", ge=0, le=1
+    )
+    fused_first: Literal["depth", "colour"] = _setting(
+        "depth", "fused: which masks are the base that the other ones amend; colour for noisy depth"
+    )
+    sam_stability: float = _setting(
+        0.85,
+        "mobile_sam, fused, both, sam: least share of a mask that stays when its limit moves by one",
+        "",
+        ge=0,
+        le=1,
     )
     masks_dir: str = _setting("", "the folder of label PNGs for `files`, one per frame, named as the frame")
+    cropformer_weights: str = _setting(
+        "cropformer_hornet",
+        "cropformer: a published file, or its name in `seg3d models list`; the weights are CC BY-NC",
+    )
+    cropformer_confidence: float = _setting(
+        0.25, "cropformer: least published score of a mask; 0.25 in RE0's paper, 0.5 in the demos", "", ge=0, le=0.73
+    )
+    cropformer_score: Literal["published", "plain"] = _setting(
+        "published",
+        "cropformer: published squashes a mask's probabilities twice, plain once with the confidence scaled to match",
+    )
+    cropformer_crops: bool = _setting(
+        True, "cropformer: also look at four crops, five times the work; a plain Mask2Former has no use for them"
+    )
+    cropformer_short_side: int = _setting(
+        800,
+        "cropformer: short side of the network's input; less is faster and not what was trained",
+        "px",
+        ge=64,
+        le=2000,
+    )
+    cropformer_half: bool = _setting(False, "cropformer: bfloat16 where the release's own code allows it")
+    cropformer_device: str = _setting("auto", "cropformer: auto, cpu, cuda or cuda:N")
+    cropformer_config: str = _setting(
+        "", "cropformer: YAML file of the entity project; runs the release itself where detectron2 is installed"
+    )
     gap: float = _setting(0.005, "geometric: depth step that ends a surface", "m", gt=0, le=0.5)
     gap_quadratic: float = _setting(0.003, "geometric: added to that, times depth squared", "m/m^2", ge=0, le=0.5)
     fold_angle: float = _setting(
@@ -105,48 +178,121 @@ class PerceptionConfig(_Group):
 class Re0Config(_Group):
     """The zero-shot core (RE0, arXiv preprint; `docs/architecture.md` says how its holes were filled)."""
 
+    reading: Literal["seg3d", "paper", "published"] = _setting(
+        "seg3d",
+        "how the paper is read: seg3d is ours; paper is its text, its holes filled; published is its released code",
+    )
     k_align: float = _setting(
         0.5, "share of a mask's labelled points that must agree for it to take a label", "", ge=0, le=1
     )
     min_labelled: float = _setting(
-        0.0, "share of a mask's points that must carry a label before it may align", "", ge=0, le=1
+        0.25, "paper: share of a mask's points that must carry a label before it may align", "", ge=0, le=1
     )
-    exclusive: bool = _setting(True, "a label goes to one mask of a keyframe; the paper lets many masks take it")
+    count_unlabelled: bool = _setting(
+        False, "paper: k_align is a share of all points of a mask, as it is in published, not of the labelled ones"
+    )
     k_proj: float = _setting(
         0.4, "share of an instance's points visible in a frame for it to merge there", "", ge=0, le=1
     )
     k_mask: float = _setting(0.6, "share of those on one mask", "", ge=0, le=1)
     merge: bool = _setting(True, "merge instances that share a mask (eqs. 3 to 5)")
-    background_votes: bool = _setting(True, "points seen on no mask vote for background, so outlines do not grow")
-    fill_holes: bool = _setting(True, "points that no keyframe saw take their neighbours' instance")
-    slots: int = _setting(6, "labels remembered per point", "", ge=2, le=16)
+    slots: int = _setting(6, "labels remembered per point; published remembers one", "", ge=2, le=16)
     min_points: int = _setting(50, "smaller instances are dropped at output", "points", ge=1, le=100_000)
     max_keyframes: int = _setting(
         1000, "keyframes kept in the log; the oldest redundant ones go first", "", ge=2, le=100_000
     )
 
 
+class SegDino3DConfig(_Group):
+    """The trained core (SegDINO3D, arXiv preprint): its weights, and how its predictions become instances."""
+
+    weights: str = _setting("", "a file of weights: ours (`seg3d models convert`) or as published")
+    features_2d: str = _setting(
+        "auto", "the 2D feature source that runs, whose weights are taken; auto: the model that perception.masks names"
+    )
+    device: Literal["auto", "cpu", "cuda"] = _setting("auto", "where the network runs")
+    sizes: Literal["auto", "normalised", "metric"] = _setting(
+        "auto", "how boxes are sized; auto: as the weights say, else as their backbone was published"
+    )
+    sparse_backend: Literal["torch", "minkowski", "spconv"] = _setting("torch", "who computes sparse convolutions")
+    distance_mask: bool = _setting(True, "a query sees the 2D objects near its mask alone (paper Table 5)")
+    max_queries: int = _setting(
+        0, "superpoints that become queries, the most certain first; 0: all", "", ge=0, le=100_000
+    )
+    top_k: int = _setting(600, "pairs of query and class that go on", "", ge=1, le=100_000)
+    score_threshold: float = _setting(0.0, "instances of a higher score are kept", "", ge=0, le=1)
+    panoptic_score_threshold: float = _setting(0.5, "those of a higher score enter the panoptic map", "", ge=0, le=1)
+    min_points: int = _setting(100, "masks of more points are kept", "points", ge=0, le=1_000_000)
+    mask_threshold: float = _setting(0.4, "superpoints of a higher probability belong to a mask", "", ge=0, le=1)
+    mask_quality: bool = _setting(True, "weigh scores by the mean probability inside the mask")
+    matrix_nms: bool = _setting(True, "lower the score of what better masks of its class cover")
+    nms_kernel: Literal["linear", "gaussian"] = _setting("linear", "how that falls with their IoU")
+    box_filter: bool = _setting(True, "take away points far outside of an instance's box (paper Table 2, row 6)")
+    box_filter_factor: float = _setting(2.5, "far: outside of the box enlarged by this", "", gt=0, le=100)
+    views_per_point: int = _setting(3, "views whose image features a point remembers", "views", ge=1, le=16)
+    nearest_views: bool = _setting(True, "the nearest views; off: the farthest (paper Table 4)")
+    point_features_mb: float = _setting(
+        768.0, "memory for those, at half precision; the least seen points go first", "MB", gt=0, le=1_000_000
+    )
+    object_score: float = _setting(0.3, "2D objects of a higher score become object queries", "", ge=0, le=1)
+    object_queries: int = _setting(2048, "object queries of a scene, far from one another", "", ge=0, le=100_000)
+    objects_kept: int = _setting(
+        20_000, "2D objects remembered to choose them from; the lowest scores go first", "", ge=1, le=1_000_000
+    )
+    instance_score: float = _setting(
+        0.2, "predictions of a higher score become instances of the map; 0: all, as the paper counts", "", ge=0, le=1
+    )
+    instance_overlap: float = _setting(
+        0.5,
+        "of predictions whose points overlap by more (IoU) the best becomes one, whatever their classes; 1: all do",
+        "",
+        gt=0,
+        le=1,
+    )
+    tile_points: int = _setting(
+        500_000,
+        "points that the network sees at once; larger maps are cut into tiles",
+        "points",
+        ge=1000,
+        le=10_000_000,
+    )
+    tile_voxels: int = _setting(
+        250_000, "and voxels of 2 cm, which the 3D network computes on", "voxels", ge=1000, le=10_000_000
+    )
+    tile_overlap: float = _setting(
+        1.0, "how far each tile reaches beyond its border; instances that agree there become one", "m", ge=0.1, le=20
+    )
+    max_keyframes: int = _setting(
+        1000, "keyframes kept to find the best views in; the oldest redundant ones go first", "", ge=2, le=100_000
+    )
+
+
 class QueryConfig(_Group):
     """Text queries."""
 
-    encoder: Literal["auto", "none", "conse", "open_clip"] = _setting(
-        "auto", "auto takes open_clip where its weights are set, else the offline stand-in where installed, else none"
+    encoder: Literal["auto", "none", "conse", "open_clip", "siglip"] = _setting(
+        "auto",
+        "auto takes open_clip or siglip where its weights are set, else the offline stand-in if installed, else none",
     )
     open_clip_model: str = _setting("ViT-B-16", "open_clip model name")
-    open_clip_weights: str = _setting("", "a local weights file; tags are not fetched")
+    open_clip_weights: str = _setting("", "a local weights file or folder, or a tag whose file the hub's cache holds")
+    siglip_dir: str = _setting("", "siglip: a local folder with a SigLIP or CLIP of the transformers library")
     weights_dir: str = _setting("", "where fetched weights lie; empty: the user's cache folder")
     views: int = _setting(2, "best views per instance (k_scale of RE0, which takes 3)", "", ge=1, le=20)
     crop_growth: tuple[float, ...] = _setting(
         (0.2,), "crops grow by this share of the box on each side (RE0 eq. 7, which takes 0.1, 0.2, 0.3)"
     )
+    background: float = _setting(
+        0.2, "brightness left in crops to what is not the instance; 1 leaves the picture as it is", "", ge=0, le=1
+    )
     top_k: int = _setting(5, "most answers per query", "", ge=1, le=1000)
     precision: float = _setting(
-        0.75, "answers below the calibrated threshold of this precision are `nothing matched`", "", gt=0, lt=1
+        0.8, "answers below the calibrated threshold of this precision are `nothing matched`", "", gt=0, lt=1
     )
     vocabulary: str = _setting("", "a text file, one label per line; empty: the household list that comes along")
     labels: bool = _setting(True, "name each instance by the nearest vocabulary entry")
     label_probability: float = _setting(
-        0.85,
+        0.9,
         "a word that fits an instance with less than this gives it no name; for calibrated encoders",
         "",
         ge=0,
@@ -177,23 +323,34 @@ class Config(_Group):
     keyframes: KeyframeConfig = KeyframeConfig()
     perception: PerceptionConfig = PerceptionConfig()
     re0: Re0Config = Re0Config()
+    segdino3d: SegDino3DConfig = SegDino3DConfig()
     query: QueryConfig = QueryConfig()
     runtime: RuntimeConfig = RuntimeConfig()
-    core: Literal["re0"] = _setting("re0", "which core segments")
+    core: Literal["re0", "segdino3d"] = _setting(
+        "re0", "which core segments: zero-shot, or trained (needs segdino3d.weights and a model of 2D features)"
+    )
 
 
 # Fixed sets of values; `--set` and files override them.
 PROFILES: dict[str, dict[str, Any]] = {
     "cpu-geometric": {"perception.masks": "geometric"},
     "paper-re0": {
-        "re0.exclusive": False,
-        "re0.min_labelled": 0.25,
-        "re0.background_votes": False,
-        "re0.fill_holes": False,
+        "re0.reading": "paper",
         "map.slope_tolerance": 0.0,
         "map.fade": 0.0,
         "query.views": 3,
         "query.crop_growth": (0.1, 0.2, 0.3),
+        "query.background": 1.0,
+    },
+    "published-re0": {
+        "re0.reading": "published",
+        "map.depth_tolerance": 0.10,
+        "map.depth_tolerance_relative": 0.0,
+        "map.slope_tolerance": 0.0,
+        "map.fade": 0.0,
+        "query.views": 1,
+        "query.crop_growth": (0.0,),
+        "query.background": 1.0,
     },
 }
 

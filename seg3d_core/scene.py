@@ -20,9 +20,9 @@ from .errors import FrameError, MapFileError
 from .geometry import checked_pose, rotation_angle
 from .lifting.views import ImageStore
 from .mapping.base import BaseMap
-from .segmenters.base import Segmentation, Segmenter
+from .segmenters.base import ObjectSegmenter, Segmentation, Segmenter
 from .segmenters.identity import IdentityTracker
-from .types import Array, Cloud, Frame, Instances, Masks2D, Snapshot, Visible
+from .types import Array, Cloud, Frame, Instances, Masks2D, Objects2D, Snapshot, Visible
 
 # A relocalised camera is believed after this many frames that agree with each other.
 _FRAMES_TO_TRUST_A_JUMP = 5
@@ -106,17 +106,27 @@ class Scene:
         self._last_keyframe = frame.T_world_camera
         self._frames_since_keyframe = 0
 
-    def add_observation(self, frame: Frame, visible: Visible, masks: Masks2D) -> None:
+    @property
+    def wants_objects(self) -> bool:
+        """Whether observations should come with a detector's objects."""
+        return isinstance(self.segmenter, ObjectSegmenter) and self.segmenter.wants_objects
+
+    def add_observation(self, frame: Frame, visible: Visible, masks: Masks2D, objects: Objects2D | None = None) -> None:
         """What the 2D models said of a frame that was fused before, maybe a while ago.
 
         Raises FrameError when the masks do not fit the frame; the scene is then unchanged.
         """
-        if masks.labels.shape != frame.depth.shape:
-            raise FrameError("mask_size", f"masks of {masks.labels.shape}, but the frame is {frame.depth.shape}")
+        for image in masks.label_images:
+            if image.labels.shape != frame.depth.shape:
+                raise FrameError("mask_size", f"masks of {image.labels.shape}, but the frame is {frame.depth.shape}")
         rows = self.map.rows_of(visible)
         alive = rows >= 0
         number = self.keyframes
-        self.segmenter.observe(number, rows[alive], visible.pixels[alive], visible.depths[alive], masks)
+        seen: Any = masks.label_images if getattr(self.segmenter, "takes_several", False) else masks
+        points = rows[alive], visible.pixels[alive], visible.depths[alive]
+        if objects is not None and isinstance(self.segmenter, ObjectSegmenter):
+            self.segmenter.observe_objects(number, frame, *points, objects)
+        self.segmenter.observe(number, *points, seen)
         self.images.add(number, frame.rgb)
         self._keyframe_poses[number] = np.asarray(frame.T_world_camera, float)
         self.keyframes += 1
@@ -147,7 +157,7 @@ class Scene:
             found.extents,
             views={int(i): v for i, v in zip(instances.ids, found.outcome.views, strict=True)},
             images=self.images.images(),
-            names=("",) * len(instances),
+            names=instances.names or ("",) * len(instances),
             changes=changes,
         )
         return self.snapshot
@@ -271,7 +281,10 @@ class PoseGate:
 
 
 def boxes_of(instances: Instances, cloud: Cloud) -> tuple[Array, Array]:
-    """Centres and extents float32 (K, 3) of axis-aligned boxes that hold 98 % of the points along each axis."""
+    """Centres and extents float32 (K, 3) of axis-aligned boxes: the core's own ones, where it has any, else those
+    that hold 98 % of the points along each axis."""
+    if instances.boxes is not None:
+        return instances.boxes[:, :3], instances.boxes[:, 3:]
     centres = np.zeros((len(instances), 3), np.float32)
     extents = np.zeros((len(instances), 3), np.float32)
     for k in range(len(instances)):

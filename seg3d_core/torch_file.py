@@ -2,7 +2,8 @@
 
 Such a file is a pickle that says how tensors lie on storages, and the storages' bytes: in a zip archive, or one after
 the other in the legacy container. The pickle is read by an interpreter that knows only what a dictionary of tensors
-is made of; every global it may name stands in `_GLOBALS`.
+is made of; every global it may name stands in `_GLOBALS`. Where a caller allows others, as the settings that training
+code saves beside its weights, they become `_Unknown`: inert, never imported, left out of the result.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ from typing import IO, Any, cast
 
 import numpy as np
 
-from ..errors import WeightsError
-from ..types import Array
+from .errors import WeightsError
+from .types import Array
 
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _LEGACY_PROTOCOL = 1001
@@ -87,6 +88,13 @@ def _tensor(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> _Tens
     return _Tensor(storage, offset, size, stride)
 
 
+class _Unknown:
+    """In place of whatever a global that is not ours names, makes or holds."""
+
+
+_UNKNOWN = _Unknown()
+
+
 def _parameter(data: Any, *_: Any) -> _Tensor:
     if not isinstance(data, _Tensor):
         raise _RefusedError("a parameter that is no tensor")
@@ -114,17 +122,18 @@ _GLOBALS: dict[tuple[str, str], _StorageType | Callable[..., Any]] = {
 }
 
 
-def read_torch_file(path: Path) -> dict[str, Array]:
+def read_torch_file(path: Path, under: str = "", allow_unknown: bool = False) -> dict[str, Array]:
     """{name: read-only array} of a saved dictionary of tensors; dictionaries inside it join their names with dots.
 
     What is neither a tensor nor a dictionary (epochs, settings) is left out. bfloat16 becomes float32; tensors that
-    share a storage share memory. Raises WeightsError for anything else, and for whatever names a global beyond
-    dictionaries, tensors and storages.
+    share a storage share memory. `under` names a dictionary inside: where there is one, it alone is read, without its
+    name. Raises WeightsError for anything else, and for whatever names a global beyond dictionaries, tensors and
+    storages; with `allow_unknown` such a thing is left out like settings, and nothing of it is imported or executed.
     """
     try:
         with path.open("rb") as file:
             is_zip = file.read(4) == b"PK\x03\x04"
-        return _read_zip(path) if is_zip else _read_legacy(path)
+        return _read_zip(path, under, allow_unknown) if is_zip else _read_legacy(path, under, allow_unknown)
     except _RefusedError as error:
         raise WeightsError(f"{path} cannot be read as PyTorch weights: {error}") from None
     except (OSError, ValueError, TypeError, LookupError, EOFError, OverflowError, struct.error) as error:
@@ -133,7 +142,7 @@ def read_torch_file(path: Path) -> dict[str, Array]:
         raise WeightsError(f"{path} is damaged or no file of PyTorch weights: {error or 'too large'}") from error
 
 
-def _read_zip(path: Path) -> dict[str, Array]:
+def _read_zip(path: Path, under: str, allow_unknown: bool) -> dict[str, Array]:
     with zipfile.ZipFile(path) as archive:
         names = [name for name in archive.namelist() if name.endswith("/data.pkl")]
         if len(names) != 1:
@@ -141,7 +150,7 @@ def _read_zip(path: Path) -> dict[str, Array]:
         root = names[0].removesuffix("data.pkl")
         if root + "byteorder" in archive.namelist() and _member(archive, root + "byteorder", 16) != b"little":
             raise _RefusedError("its numbers are not little-endian")
-        tensors = _flatten(_Interpreter(_member(archive, names[0])).run())
+        tensors = _flatten(_inner(_Interpreter(_member(archive, names[0]), allow_unknown).run(), under))
         wanted = {tensor.storage for tensor in tensors.values()}
         if sum(storage.size for storage in wanted) > path.stat().st_size:
             raise _RefusedError("its tensors say that they have more bytes than the file")
@@ -162,7 +171,7 @@ def _member(archive: zipfile.ZipFile, name: str, size: int | None = None, exact:
     return data
 
 
-def _read_legacy(path: Path) -> dict[str, Array]:
+def _read_legacy(path: Path, under: str, allow_unknown: bool) -> dict[str, Array]:
     """Five pickles (magic, protocol, system, object, keys), then per key an int64 count and that many elements."""
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         if _Interpreter(data).run() != _LEGACY_MAGIC:
@@ -172,8 +181,8 @@ def _read_legacy(path: Path) -> dict[str, Array]:
         system = _Interpreter(data).run()
         if not isinstance(system, dict) or system.get("little_endian") is not True:
             raise _RefusedError("its numbers are not little-endian")
-        content = _Interpreter(data)
-        tensors = _flatten(content.run())
+        content = _Interpreter(data, allow_unknown)
+        tensors = _flatten(_inner(content.run(), under))
         storages = {}
         for key in _Interpreter(data).run():
             (storage,) = content.storages[key]
@@ -201,6 +210,10 @@ def _view(tensor: _Tensor, values: Array) -> Array:
     return np.lib.stride_tricks.as_strided(values[tensor.offset :], tensor.size, strides, writeable=False)
 
 
+def _inner(saved: Any, name: str) -> Any:
+    return saved[name] if isinstance(saved, dict) and isinstance(saved.get(name), dict) else saved
+
+
 def _flatten(saved: Any) -> dict[str, _Tensor]:
     """Tensors by name. Each dictionary counts once, so that a small file cannot name very many."""
     if not isinstance(saved, dict):
@@ -224,6 +237,10 @@ def _flatten(saved: Any) -> dict[str, _Tensor]:
     return tensors
 
 
+def _needless(opcode: str) -> str:
+    return f"it uses pickle's {opcode}, which a dictionary of tensors does not need"
+
+
 class _Interpreter:
     """The part of pickle's machine that saved dictionaries of tensors use. It calls nothing but `_GLOBALS`."""
 
@@ -236,8 +253,9 @@ class _Interpreter:
     _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
     _TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 
-    def __init__(self, data: bytes | mmap.mmap):
+    def __init__(self, data: bytes | mmap.mmap, allow_unknown: bool = False):
         """`data`, if a map, is left behind the pickle's end; unlike a file it sets no room aside for what it lacks."""
+        self._allow_unknown = allow_unknown
         self._data = cast("bytes | IO[bytes]", data)
         self._stack: list[Any] = []
         self._memo: dict[int, Any] = {}
@@ -259,7 +277,7 @@ class _Interpreter:
             elif (operation := getattr(self, f"_do_{name.lower()}", None)) is not None:
                 operation(argument)
             else:
-                raise _RefusedError(f"it uses pickle's {name}, which a dictionary of tensors does not need")
+                raise _RefusedError(_needless(name))
         raise EOFError("the pickle has no end")
 
     def _pop(self, count: int) -> list[Any]:
@@ -291,11 +309,39 @@ class _Interpreter:
 
     def _do_append(self, _: Any) -> None:
         (item,) = self._pop(1)
-        self._target(list).append(item)
+        target = self._target(list, _Unknown)
+        if target is not _UNKNOWN:
+            target.append(item)
 
     def _do_appends(self, _: Any) -> None:
         items = self._pop_to_mark()
-        self._target(list).extend(items)
+        target = self._target(list, _Unknown)
+        if target is not _UNKNOWN:
+            target.extend(items)
+
+    def _do_empty_set(self, _: Any) -> None:
+        self._push_unknown("EMPTY_SET")
+
+    def _do_additems(self, _: Any) -> None:
+        self._pop_to_mark()
+        self._target(_Unknown)
+
+    def _do_frozenset(self, _: Any) -> None:
+        self._pop_to_mark()
+        self._push_unknown("FROZENSET")
+
+    def _do_newobj(self, _: Any) -> None:
+        self._pop(2)
+        self._push_unknown("NEWOBJ")
+
+    def _do_newobj_ex(self, _: Any) -> None:
+        self._pop(3)
+        self._push_unknown("NEWOBJ_EX")
+
+    def _push_unknown(self, opcode: str) -> None:
+        if not self._allow_unknown:
+            raise _RefusedError(_needless(opcode))
+        self._stack.append(_UNKNOWN)
 
     def _do_setitem(self, _: Any) -> None:
         items = self._pop(2)
@@ -305,15 +351,19 @@ class _Interpreter:
         self._set(self._pop_to_mark())
 
     def _set(self, items: list[Any]) -> None:
-        target = self._target(dict)
+        target = self._target(dict, _Unknown)
+        if target is _UNKNOWN:
+            return
         for key, value in zip(items[::2], items[1::2], strict=True):
             if not isinstance(key, _PLAIN_KEYS):
+                if self._allow_unknown:
+                    continue
                 raise _RefusedError(f"a dictionary has a {type(key).__name__} for a key")
             target[key] = value
 
-    def _target(self, kind: type) -> Any:
-        if not self._stack or type(self._stack[-1]) is not kind:
-            raise _RefusedError(f"its pickle fills what is no {kind.__name__}")
+    def _target(self, *kinds: type) -> Any:
+        if not self._stack or type(self._stack[-1]) not in kinds:
+            raise _RefusedError(f"its pickle fills what is no {kinds[0].__name__.strip('_').lower()}")
         return self._stack[-1]
 
     def _do_binput(self, index: int) -> None:
@@ -337,12 +387,16 @@ class _Interpreter:
         self._push_global(*self._pop(2))
 
     def _push_global(self, module: Any, name: Any) -> None:
-        if not isinstance(module, str) or not isinstance(name, str) or (module, name) not in _GLOBALS:
+        is_known = isinstance(module, str) and isinstance(name, str) and (module, name) in _GLOBALS
+        if not is_known and not self._allow_unknown:
             raise _RefusedError(f"it asks for {module}.{name}, which weights do not need; nothing was executed")
-        self._stack.append(_GLOBALS[module, name])
+        self._stack.append(_GLOBALS[module, name] if is_known else _UNKNOWN)
 
     def _do_reduce(self, _: Any) -> None:
         function, arguments = self._pop(2)
+        if function is _UNKNOWN:
+            self._stack.append(_UNKNOWN)
+            return
         if not callable(function) or type(arguments) is not tuple:
             raise _RefusedError("its pickle calls what is no function")
         self._stack.append(function(*arguments))
@@ -350,7 +404,7 @@ class _Interpreter:
     def _do_build(self, _: Any) -> None:
         # torch hangs versions of modules on a state's dictionary; no tensor is among them.
         self._pop(1)
-        self._target(dict)
+        self._target(dict, _Unknown)
 
     def _do_binpersid(self, _: Any) -> None:
         (reference,) = self._pop(1)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -127,13 +127,22 @@ class Cloud:
 
 @dataclass(frozen=True, eq=False)
 class Masks2D:
-    """Disjoint masks of one image: labels int32 (H, W), 0 = none, 1..m; scores float32 (m,) in [0, 1]."""
+    """Disjoint masks of one image: labels int32 (H, W), 0 = none, 1..m; scores float32 (m,) in [0, 1].
+
+    `others`: further label images of the same frame and size, each evidence of its own; they have no `others`.
+    """
 
     labels: Array
     scores: Array
+    others: tuple[Masks2D, ...] = ()
 
     def __len__(self) -> int:
         return len(self.scores)
+
+    @property
+    def label_images(self) -> tuple[Masks2D, ...]:
+        """These masks and the others, in order."""
+        return self, *self.others
 
     @classmethod
     def from_labels(cls, labels: Array, scores: Array | None = None) -> Masks2D:
@@ -170,12 +179,21 @@ class ObjectQueries2D:
 
 
 @dataclass(frozen=True, eq=False)
+class Objects2D:
+    """What a detector says of one frame: its objects, with masks, and its dense features, fine to coarse."""
+
+    queries: ObjectQueries2D
+    levels: tuple[FeatureMap, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
 class Instances:
     """K instances over map points; overlaps are allowed. Members in CSR form.
 
     ids int32 (K,), 0 before identity is settled; scores float32 (K,) in [0, 1]; indptr int64 (K + 1,);
     point_ids int64 (M,): instance k holds `point_ids[indptr[k]:indptr[k + 1]]`, ascending.
-    class_ids int32 (K,) or None.
+    Of a core that knows classes: class_ids int32 (K,), and their names, K of them or none; of one that regresses
+    boxes: boxes float32 (K, 6), axis-aligned centre and size in metres, which may reach beyond what was seen.
     """
 
     ids: Array
@@ -183,6 +201,8 @@ class Instances:
     indptr: Array
     point_ids: Array
     class_ids: Array | None = None
+    names: tuple[str, ...] = ()
+    boxes: Array | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -230,6 +250,8 @@ class Instances:
             indptr,
             np.concatenate(parts) if parts else np.empty(0, np.int64),
             None if self.class_ids is None else self.class_ids[numbers],
+            tuple(self.names[k] for k in numbers) if self.names else (),
+            None if self.boxes is None else self.boxes[numbers],
         )
 
     def exclusive(self, point_ids: Array) -> Array:
@@ -253,11 +275,18 @@ class Instances:
 
 @dataclass(frozen=True)
 class View:
-    """Where an instance was seen well: keyframe number, box xyxy in pixels, mask score in [0, 1]."""
+    """Where an instance was seen well: keyframe number, box xyxy in pixels, mask score in [0, 1].
+
+    `shape`: which of 16 x 16 cells of the box show the instance, row by row, as `np.packbits` packs them; b"" where
+    unknown.
+    """
+
+    SHAPE_CELLS: ClassVar[int] = 16
 
     keyframe: int
     box: tuple[float, float, float, float]
     score: float
+    shape: bytes = b""
 
 
 @dataclass(frozen=True)
@@ -294,8 +323,10 @@ class Snapshot:
     changes: tuple[IdentityChange, ...] = ()
 
     def with_names(self, names: Mapping[int, str]) -> Snapshot:
-        """The same snapshot with labels by instance id, "" where `names` has none."""
-        return replace(self, names=tuple(names.get(int(i), "") for i in self.instances.ids))
+        """The same snapshot with labels by instance id; where `names` has none, the core's own class name or ""."""
+        own = self.instances.names or ("",) * len(self.instances)
+        labels = (names.get(int(i)) or name for i, name in zip(self.instances.ids, own, strict=True))
+        return replace(self, names=tuple(labels))
 
     @classmethod
     def empty(cls) -> Snapshot:

@@ -6,6 +6,7 @@ import os
 import pickle
 import struct
 import zipfile
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from seg3d_core.errors import WeightsError
-from seg3d_core.perception.torch_file import read_torch_file
+from seg3d_core.torch_file import read_torch_file
 
 CONTAINERS = ("zip", "legacy")
 
@@ -146,6 +147,22 @@ def test_a_hostile_pickle_is_named_and_not_executed(tmp_path, container, protoco
     assert not created.exists()
     pickle.loads(content)
     assert created.exists(), "the pickle is hostile indeed"
+
+
+@pytest.mark.parametrize("protocol", [2, 4])
+def test_settings_of_unknown_classes_are_left_out_and_nothing_of_them_runs(tmp_path, container, protocol) -> None:
+    created = tmp_path / "created"
+    arguments = {"evil": Evil(created), "odd": {frozenset({1}): Path("x")}, "set": {1, 2}, "array": np.arange(3)}
+    pickled = pickle.dumps([arguments, Fraction(1, 3)], protocol)[2:-1]
+    content = b"}(" + text("model") + dictionary({"a": tensor("0", 2, (2,))}) + text("args") + pickled + b"u"
+    path = write(tmp_path / "w.pt", container, content, {"0": np.array([1, 2], np.float32)})
+    found = read_torch_file(path, under="model", allow_unknown=True)
+    assert found.keys() == {"a"}
+    assert found["a"].tolist() == [1, 2]
+    assert not created.exists()
+    with pytest.raises(WeightsError, match="asks for"):
+        read_torch_file(path)
+    assert read_torch_file(path, under="ema_model", allow_unknown=True).keys() == {"model.a"}
 
 
 @pytest.mark.parametrize(

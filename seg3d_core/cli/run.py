@@ -226,7 +226,7 @@ def _why_no_instances(data: dict[str, Any]) -> str:
         return f"No instances: no frame had {wanted.get(kind, 'masks')}."
     if not data["counters"].get("masks"):
         return f"No instances: the masks ({kind}) of {_counted(data['keyframes'], 'keyframe')} are all empty."
-    return "No instances: no mask was seen often enough; re0.min_points and re0.min_labelled say what is enough."
+    return "No instances: what the masks show is smaller than re0.min_points."
 
 
 def _counted(number: int, noun: str) -> str:

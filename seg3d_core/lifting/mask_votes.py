@@ -76,6 +76,16 @@ class MaskVotes:
         """One sighting of each row int64 (n,), with a vote for its label int32 (n,); 0 is a sighting without vote."""
         _cast(self._labels, self._weights, self._sightings, rows, labels)
 
+    def keep_newest(self, rows: Array, labels: Array) -> None:
+        """One sighting of each row int64 (n,), once each: of its label and the new one int32 (n,) the larger stays.
+
+        Nothing else is remembered of a point; 0 is a sighting without label.
+        """
+        newest = np.maximum(_majority(self._labels, self._weights, rows), labels)
+        self._labels[rows], self._weights[rows] = 0, 0
+        self._labels[rows, 0], self._weights[rows, 0] = newest, newest > 0
+        self._sightings[rows] += self._sightings[rows] < FULL
+
     def copy(self, rows: Array) -> PointVotes:
         """The votes of some rows int64 (n,), that any thread may keep."""
         return PointVotes(*(np.take(a, rows, axis=0) for a in (self._labels, self._weights, self._sightings)))

@@ -13,6 +13,7 @@ from ..types import Array, Frame, Visible
 from .base import BaseMap, plain
 from .block_index import VOXEL_LIMIT, BlockIndex
 from .fusion import BLOCKS, COLUMNS, DROPPED, LIVE, NEXT_ID, ROWS, TOUCHED, WEIGHT, XYZ, Pinhole, apply_sums, sum_rows
+from .neighbours import Neighbours, voxel_neighbours
 from .visibility import fade
 
 logger = logging.getLogger(__name__)
@@ -76,6 +77,10 @@ class PointMap(BaseMap):
         n = fade(through, self.config.fade, self._index.blocks, self._points, removed)
         self._live -= int(n)
         return np.sort(self._ids[removed[:n]])
+
+    def neighbours(self, rows: Array) -> Neighbours:
+        """The points in the 26 voxels around each of the rows int64 (N,), ascending, by their place among these."""
+        return voxel_neighbours(self._index, rows)
 
     def compact(self) -> Array | None:
         """Squeezes dead rows out when they are over 10 000 and over a quarter of all.

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
-from ..types import Array, FeatureMap, Frame, Masks2D, ObjectQueries2D
+from ..types import Array, FeatureMap, Frame, Masks2D, ObjectQueries2D, Objects2D
 
 
 class MaskGenerator(Protocol):
@@ -16,16 +16,59 @@ class MaskGenerator(Protocol):
     """True where the frames that have masks are the keyframes (files, topics); else the camera's motion decides."""
 
     def masks(self, frame: Frame) -> Masks2D | None:
-        """Disjoint masks, or None when this frame has none (then it is fused and not segmented)."""
+        """Disjoint masks, or None when this frame has none (then it is fused and not segmented).
+
+        What sees a frame in several ways gives the further label images as `Masks2D.others`.
+        """
         ...
 
 
+@runtime_checkable
 class Detector2D(Protocol):
     """Objects and dense features of one frame."""
 
     id: str
 
     def detect(self, frame: Frame) -> tuple[ObjectQueries2D, FeatureMap | None]: ...
+
+
+@runtime_checkable
+class LevelDetector(Detector2D, Protocol):
+    """A detector that can give all of its feature levels."""
+
+    def detect_levels(self, frame: Frame) -> tuple[ObjectQueries2D, tuple[FeatureMap, ...]]:
+        """Objects, and levels fine to coarse."""
+        ...
+
+
+def detect_all(detector: Detector2D, frame: Frame) -> Objects2D:
+    """Objects, and as many feature levels as the detector has."""
+    if isinstance(detector, LevelDetector):
+        return Objects2D(*detector.detect_levels(frame))
+    queries, level = detector.detect(frame)
+    return Objects2D(queries, () if level is None else (level,))
+
+
+def look(model: MaskGenerator, frame: Frame, with_objects: bool) -> tuple[Masks2D | None, Objects2D | None]:
+    """The masks of a frame and, if they are wanted and the model is a detector too, its objects; one run for both."""
+    if not (with_objects and isinstance(model, Detector2D)):
+        return model.masks(frame), None
+    objects = detect_all(model, frame)
+    masks = objects.queries.masks
+    return model.masks(frame) if masks is None else masks, objects
+
+
+class BoxSegmenter(Protocol):
+    """Masks of boxes that something else found."""
+
+    id: str
+
+    def masks_of_boxes(self, frame: Frame, boxes: Array) -> tuple[Array, Array]:
+        """Masks bool (n, H, W), which may overlap, and how good each is, float32 (n,) in [0, 1].
+
+        boxes (n, 4) xyxy in pixels. A box in which nothing is found has an empty mask.
+        """
+        ...
 
 
 class Encoder(Protocol):

@@ -20,26 +20,35 @@ _SHAPE_TOLERANCE = 0.05
 
 
 class LabelFiles:
-    """Reads `<frame name>.png`: 8 or 16 bit, one channel, 0 = none (implements `MaskGenerator`).
+    """Reads `<frame name>.png`: 8 or 16 bit, one channel, 0 = none (implements `MaskGenerator`); or `.npy` (H, W).
 
     Another size than the frame's is brought to it by nearest neighbour. Frames without a file have no masks, so
-    the files choose the keyframes. Scores are unknown and 1. ScanNet's own `instance/` folder is such a folder.
+    the files choose the keyframes. Scores are unknown and 1. ScanNet's own `instance/` folder is such a folder, and
+    so is what MaskClustering's script (PNG named up to the image's first dot) and RE0's (npy named by the image's
+    number) write.
     """
 
     id = "files"
     chooses_keyframes = True
 
     def __init__(self, folder: str | Path):
-        """Raises SourceError when the folder is missing, holds no PNG, or holds colour pictures."""
+        """Raises SourceError when the folder is missing, holds no label image, or holds colour pictures."""
         self._folder = Path(folder)
         if not self._folder.is_dir():
             raise SourceError(f"no folder of masks at {self._folder}: give one with a label PNG per frame")
         try:
-            self._files = {p.stem: p for p in sorted(self._folder.iterdir()) if p.suffix.lower() == ".png"}
+            found = sorted(self._folder.iterdir())
         except OSError as error:
             raise SourceError(f"cannot read the folder of masks {self._folder}: {error.strerror}") from None
+        # Of two files for one frame the PNG is taken.
+        self._files = {p.stem: p for suffix in (".npy", ".png") for p in found if p.suffix.lower() == suffix}
         if not self._files:
-            raise SourceError(f"{self._folder} holds no .png: one label image per frame is wanted, named as the frame")
+            inner = self._folder / "output" / "mask"
+            hint = f" (did you mean {inner}?)" if inner.is_dir() else ""
+            raise SourceError(
+                f"{self._folder} holds no .png and no .npy: one label image per frame is wanted, "
+                f"named as the frame{hint}"
+            )
         with suppress(FrameError):
             read_labels(next(iter(self._files.values())))
 
@@ -51,7 +60,7 @@ class LabelFiles:
     def check_against(self, names: Iterable[str]) -> int:
         """How many of these frame names have masks; raises SourceError when none has."""
         wanted = list(names)
-        matched = sum(name in self._files for name in wanted)
+        matched = sum(self._path(name) is not None for name in wanted)
         if wanted and not matched:
             raise SourceError(
                 f"no file in {self._folder} is named as a frame: files are {_some(self._files)}, "
@@ -63,7 +72,7 @@ class LabelFiles:
 
     def masks(self, frame: Frame) -> Masks2D | None:
         """The file's masks, or None without a file. FrameError `bad_mask_file` when it cannot be read."""
-        path = self._files.get(frame.name)
+        path = self._path(frame.name)
         if path is None:
             return None
         labels = read_labels(path)
@@ -77,9 +86,32 @@ class LabelFiles:
             labels = cv2.resize(labels, (w, h), interpolation=cv2.INTER_NEAREST_EXACT)
         return Masks2D.from_labels(labels)
 
+    def _path(self, name: str) -> Path | None:
+        """The frame's file: under its name, its name up to the first dot, or its number without leading zeros."""
+        stem, _, rest = name.partition(".")
+        # Of stamps such as 12.04 the part before the dot belongs to many frames.
+        short = stem if rest and not rest.isdecimal() else name
+        number = str(int(short)) if short.isdecimal() else short
+        return next((self._files[n] for n in (name, short, number) if n in self._files), None)
+
 
 def read_labels(path: Path) -> Array:
     """A label image, uint8 or uint16 (H, W). FrameError when unreadable, SourceError when it is a colour picture."""
+    return _read_array(path) if path.suffix.lower() == ".npy" else _read_png(path)
+
+
+def _read_array(path: Path) -> Array:
+    try:
+        labels = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise FrameError("bad_mask_file", f"cannot read {path}: {error}; write it again, or remove it") from None
+    _refuse_pictures(labels, path)
+    if labels.dtype.kind not in "ui" or not labels.size or labels.min() < 0 or labels.max() > np.iinfo(np.uint16).max:
+        raise FrameError("bad_mask_file", f"{path} holds {labels.dtype} values: labels are integers from 0 to 65535")
+    return labels.astype(np.uint16)
+
+
+def _read_png(path: Path) -> Array:
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -97,9 +129,11 @@ def read_labels(path: Path) -> Array:
 
 def _refuse_pictures(image: Array, path: Path) -> None:
     if image.ndim != 2:
+        what = f"a colour picture with {image.shape[2]} channels" if image.ndim == 3 else f"an array {image.shape}"
         raise SourceError(
-            f"{path} is a colour picture with {image.shape[2]} channels, labels are wanted: one channel of 8 or 16 "
-            "bit, 0 = none, a number per mask. Segmentation demos often save a drawing; save the label image instead"
+            f"{path} is {what}, labels are wanted: one channel of 8 or 16 "
+            "bit, 0 = none, a number per mask. Segmentation demos often save a drawing, CropFormer's too; save the "
+            "label image instead, as MaskClustering's mask script does"
         )
 
 

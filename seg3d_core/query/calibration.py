@@ -25,7 +25,8 @@ class Calibration:
     """P(present) = 1 / (1 + exp(-(slope * similarity + intercept))), the similarity being an instance's cosine.
 
     `thresholds`: for each of `precisions`, the lowest probability above which that share of answered texts named
-    something that was there, at equal numbers of both. `views` and `crop_growth` say what it was fitted with.
+    something that was there, at equal numbers of both. `views`, `crop_growth` and `background` say what
+    it was fitted with.
     """
 
     encoder_id: str
@@ -40,6 +41,7 @@ class Calibration:
     crop_growth: tuple[float, ...]
     scenes: tuple[str, ...]
     date: str
+    background: float = 1.0
 
     def probability(self, similarity: Array) -> Array:
         """Of similarities (n,), float64 (n,) in [0, 1], rising."""

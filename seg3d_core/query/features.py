@@ -17,7 +17,7 @@ _CACHE_BYTES = 64_000_000
 # Views that are encoded while the lock is held: others wait no longer than this takes.
 _CHUNK = 4
 
-_Key = tuple[int, tuple[float, ...], int]
+_Key = tuple[int, tuple[float, ...], int, bytes]
 
 
 class InstanceFeatures:
@@ -26,9 +26,11 @@ class InstanceFeatures:
     Safe to call from several threads: the encoder runs under a lock, a few views at a time.
     """
 
-    def __init__(self, encoder: Encoder, views: int, crop_growth: Sequence[float]):
+    def __init__(self, encoder: Encoder, views: int, crop_growth: Sequence[float], background: float = 1.0):
+        """`background`: the brightness that is left to what is not the instance, where a view knows its shape."""
         self._encoder = encoder
         self._views = views
+        self._background = background
         self._growth = tuple(crop_growth)
         self._cache: OrderedDict[_Key, Array] = OrderedDict()
         self._capacity = max(_CACHE_BYTES // (4 * encoder.dim), 64)
@@ -66,7 +68,7 @@ class InstanceFeatures:
             seen = [v for v in views if v.keyframe in snapshot.images][: self._views]
             for number in {v.keyframe for v in seen} - sums.keys():
                 sums[number] = zlib.crc32(snapshot.images[number])
-            chosen.append([(v.keyframe, tuple(v.box), sums[v.keyframe]) for v in seen])
+            chosen.append([(v.keyframe, tuple(v.box), sums[v.keyframe], v.shape) for v in seen])
         return chosen
 
     def _encode_missing(
@@ -97,7 +99,8 @@ class InstanceFeatures:
             if key[0] != decoded:
                 image, decoded = decode_image(snapshot.images[key[0]]), key[0]
             if image is not None:
-                for crop in grown_crops(image, key[1], self._growth):
+                shown = dimmed(image, key[1], key[3], self._background)
+                for crop in grown_crops(shown, key[1], self._growth):
                     crops.append(crop)
                     owners.append(key)
         if not crops:
@@ -112,6 +115,26 @@ def decode_image(jpeg: bytes) -> Array | None:
     """JPEG bytes to RGB uint8 (H, W, 3), or None where they are damaged."""
     pixels = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR) if jpeg else None
     return None if pixels is None else cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
+
+
+def dimmed(image: Array, box: Sequence[float], shape: bytes, background: float) -> Array:
+    """The image uint8 (H, W, 3) with what is not the instance at `background` of its brightness, softly bounded.
+
+    `shape` as in `View`; the image itself where that is unknown or `background` is 1.
+    """
+    cells = View.SHAPE_CELLS
+    if background >= 1 or len(shape) != cells * cells // 8:
+        return image
+    height, width = image.shape[:2]
+    left, top = max(int(np.floor(box[0])), 0), max(int(np.floor(box[1])), 0)
+    right, bottom = min(int(np.ceil(box[2])), width), min(int(np.ceil(box[3])), height)
+    if right <= left or bottom <= top:
+        return image
+    covered = np.unpackbits(np.frombuffer(shape, np.uint8)).reshape(cells, cells).astype(np.float32)
+    light = np.full((height, width, 1), background, np.float32)
+    inside = cv2.resize(covered, (right - left, bottom - top), interpolation=cv2.INTER_LINEAR)
+    light[top:bottom, left:right, 0] += (1 - background) * inside
+    return np.rint(image * light).astype(np.uint8)
 
 
 def grown_crops(image: Array, box: Sequence[float], growth: Sequence[float]) -> Iterator[Array]:

@@ -43,10 +43,12 @@ class TextQuery:
         """Raises ConfigError for a vocabulary that cannot be read."""
         self._config = config
         self._encoder = encoder
-        self._vocabulary = load_vocabulary(config.vocabulary)
+        self.vocabulary = load_vocabulary(config.vocabulary)
         self._text_features: dict[str, Array] = {}
         self._sizes = TypicalSizes() if encoder and encoder.approximate else None
-        self._features = InstanceFeatures(encoder, config.views, config.crop_growth) if encoder else None
+        self._features = (
+            InstanceFeatures(encoder, config.views, config.crop_growth, config.background) if encoder else None
+        )
         self._calibration = calibration.load(encoder.id) if encoder else None
 
     @property
@@ -115,11 +117,11 @@ class TextQuery:
             return snapshot.names or ("",) * len(snapshot.instances)
         if not len(snapshot.instances):
             return ()
-        similarity, seen = self.compare(self._vocabulary, snapshot)
+        similarity, seen = self.compare(self.vocabulary, snapshot)
         named = seen & ~is_structure(snapshot)
         if self._calibration is not None:
             named &= self._calibration.probability(similarity.max(1)) >= self._config.label_probability
-        return tuple(self._vocabulary[n] if s else "" for n, s in zip(similarity.argmax(1), named, strict=True))
+        return tuple(self.vocabulary[n] if s else "" for n, s in zip(similarity.argmax(1), named, strict=True))
 
     def compare(self, texts: Sequence[str], snapshot: Snapshot) -> tuple[Array, Array]:
         """How well each instance fits each text, float64 (K, T), and which instances were seen, bool (K,).
@@ -155,8 +157,8 @@ class TextQuery:
             return found
 
     def _share_of_rivals_beaten(self, phrase: str, similarity: Array, snapshot: Snapshot) -> Array:
-        near = self._embed(self._vocabulary) @ self._embed([phrase])[0]
-        rivals = [word for word, cosine in zip(self._vocabulary, near, strict=True) if cosine < _SYNONYM]
+        near = self._embed(self.vocabulary) @ self._embed([phrase])[0]
+        rivals = [word for word, cosine in zip(self.vocabulary, near, strict=True) if cosine < _SYNONYM]
         if not rivals:
             return np.ones(len(similarity))
         return (self.compare(rivals, snapshot)[0] < similarity[:, None]).mean(1)

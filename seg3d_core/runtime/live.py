@@ -23,11 +23,11 @@ from typing import Any, TypeVar
 from ..build import build_masks, build_scene
 from ..config import Config
 from ..errors import FrameError, Seg3DError
-from ..perception.base import MaskGenerator
+from ..perception.base import MaskGenerator, look
 from ..perception.topic import PushedMasks
 from ..scene import SegmentationJob, Segmented
 from ..storage import copy_scene, read_scene, restore_scene, write_scene
-from ..types import Frame, Masks2D, QueryResult, Snapshot, Visible
+from ..types import Frame, Masks2D, Objects2D, QueryResult, Snapshot, Visible
 from .mailbox import Inbox, Mailbox
 from .offline import Observer
 from .statistics import Queue, Recorder, Statistics
@@ -51,6 +51,7 @@ class _Observation:
     frame: Frame
     visible: Visible
     masks: Masks2D
+    objects: Objects2D | None = None
 
 
 class LiveRuntime:
@@ -73,6 +74,7 @@ class LiveRuntime:
         self.config = config
         self._scene = build_scene(config, points)
         self._masks: MaskGenerator = build_masks(config)
+        self._wants_objects = self._scene.wants_objects
         self._pushed = self._masks if isinstance(self._masks, PushedMasks) else None
         self._observer = observer
         self._on_snapshot = on_snapshot or (lambda snapshot: None)
@@ -249,7 +251,7 @@ class LiveRuntime:
         if seen.generation != self._scene.generation:
             return
         with self._recorder.stage("observe"):
-            self._scene.add_observation(seen.frame, seen.visible, seen.masks)
+            self._scene.add_observation(seen.frame, seen.visible, seen.masks, seen.objects)
         self._recorder.count("keyframes")
         self._recorder.count("masks", len(seen.masks))
         if self._observer:
@@ -320,7 +322,7 @@ class LiveRuntime:
             generation, frame, visible = item
             try:
                 with self._recorder.stage("masks"):
-                    masks = self._masks.masks(frame)
+                    masks, objects = look(self._masks, frame, self._wants_objects)
             except FrameError as error:
                 self._recorder.drop(error.reason)
                 self._report("warning", error.reason, f"no masks for a keyframe: {error}")
@@ -330,7 +332,7 @@ class LiveRuntime:
                 self._report("error", "masks", f"{self._masks.id} failed on a keyframe (traceback in the log)")
             else:
                 if masks is not None:
-                    seen = _Observation(generation, frame, visible, masks)
+                    seen = _Observation(generation, frame, visible, masks, objects)
                     self._inbox.put(partial(self._observe, seen))
 
     def _run_segmentation(self) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from ..errors import FrameError
-from ..perception.base import MaskGenerator
+from ..perception.base import MaskGenerator, look
 from ..scene import Scene
 from ..sources.base import Source
 from ..types import Frame, Masks2D, Snapshot, Visible
@@ -95,12 +95,12 @@ def _one_frame(
 
 def _observe(scene: Scene, frame: Frame, visible: Visible, masks: MaskGenerator, recorder: Recorder) -> Masks2D | None:
     with recorder.stage("masks"):
-        found = masks.masks(frame)
+        found, objects = look(masks, frame, scene.wants_objects)
     if found is None:
         return None
     scene.mark_keyframe(frame)
     with recorder.stage("observe"):
-        scene.add_observation(frame, visible, found)
+        scene.add_observation(frame, visible, found, objects)
     recorder.count("keyframes")
     recorder.count("masks", len(found))
     return found

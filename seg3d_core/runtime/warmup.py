@@ -12,7 +12,7 @@ import numpy as np
 
 from ..build import build_scene
 from ..config import Config
-from ..perception.base import MaskGenerator
+from ..perception.base import MaskGenerator, look
 from ..types import Camera, Frame, Masks2D
 
 log = logging.getLogger(__name__)
@@ -24,8 +24,11 @@ def warm_up(config: Config, masks: MaskGenerator | None = None) -> float:
     scene = build_scene(config)
     for frame in _frames():
         visible = scene.add_frame(frame)
-        found = masks.masks(frame) if masks is not None and not masks.chooses_keyframes else None
-        scene.add_observation(frame, visible, found or Masks2D.from_labels(frame.rgb[:, :, 0].astype(np.int32)))
+        found, objects = None, None
+        if masks is not None and not masks.chooses_keyframes:
+            found, objects = look(masks, frame, scene.wants_objects)
+        found = found or Masks2D.from_labels(frame.rgb[:, :, 0].astype(np.int32))
+        scene.add_observation(frame, visible, found, objects)
         scene.segment()
     seconds = time.perf_counter() - start
     log.info("kernels are ready after %.1f s", seconds)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
-from ..types import Array, Cloud, Instances, Masks2D, View
+from ..types import Array, Cloud, Frame, Instances, Masks2D, Objects2D, View
 
 
 class Segmentation(Protocol):
@@ -24,7 +24,11 @@ class Segmenter(Protocol):
     """Single-threaded. `rows` are rows of the map's arrays; they move only through `remap`."""
 
     def observe(self, keyframe: int, rows: Array, pixels: Array, depths: Array, masks: Masks2D) -> None:
-        """One keyframe: its visible points' rows int64 (n,), pixels float32 (n, 2), depths float32 (n,)."""
+        """One keyframe: its visible points' rows int64 (n,), pixels float32 (n, 2), depths float32 (n,).
+
+        Where the segmenter's class says `takes_several = True`, `masks` is a tuple: all label images of the
+        frame, at least one and of one size, each evidence of its own. It is called once per keyframe.
+        """
         ...
 
     def prepare(self, cloud: Cloud, rows: Array) -> Callable[[], Segmentation]:
@@ -50,3 +54,17 @@ class Segmenter(Protocol):
         ...
 
     def restore(self, state: Mapping[str, Array]) -> None: ...
+
+
+@runtime_checkable
+class ObjectSegmenter(Segmenter, Protocol):
+    """A segmenter that also takes what a detector says of keyframes."""
+
+    wants_objects: bool
+    """False where it does without: then nobody needs to run a detector."""
+
+    def observe_objects(
+        self, keyframe: int, frame: Frame, rows: Array, pixels: Array, depths: Array, objects: Objects2D
+    ) -> None:
+        """Before `observe` of the same keyframe, with the same points. Raises FrameError for what does not fit."""
+        ...

@@ -7,6 +7,7 @@ The kinds and how they are recognised:
     tum         a folder with rgb.txt and depth.txt                             (`tum.py`)
     replica     a folder with traj.txt and results/                             (`replica.py`)
     rosbag      a folder with metadata.yaml, or a .mcap, .db3 or .bag file      (`rosbag.py`)
+    sens        a .sens file, ScanNet's recording as it is downloaded           (`sens.py`)
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ LAYOUTS = {
     "tum": "TUM RGB-D: rgb.txt, depth.txt, groundtruth.txt",
     "replica": "Replica as NICE-SLAM lays it out: results/, traj.txt, cam_params.json",
     "rosbag": "a rosbag2 folder with metadata.yaml, or a .mcap, .db3 or .bag file",
+    "sens": "a .sens file as ScanNet offers it",
     "synthetic": "a generated room: 'synthetic', 'synthetic:SEED' or 'synthetic:SEED:noisy' in place of a path",
 }
 _CLASSES = {
@@ -36,6 +38,7 @@ _CLASSES = {
     "tum": ("tum", "TumSource"),
     "replica": ("replica", "ReplicaSource"),
     "rosbag": ("rosbag", "RosbagSource"),
+    "sens": ("sens", "SensSource"),
     "synthetic": ("synthetic", "SyntheticSource"),
 }
 _BAG_SUFFIXES = (".mcap", ".db3", ".bag")
@@ -93,6 +96,8 @@ def guess_kind(path: str | Path) -> str:
     if place.is_file():
         if place.suffix in _BAG_SUFFIXES:
             return "rosbag"
+        if place.suffix == ".sens":
+            return "sens"
         raise SourceError(f"{path} is a file that no reader knows. {_known()}")
     kinds = [kind for kind, looks_like in _SIGNS.items() if looks_like(place)]
     if kinds:

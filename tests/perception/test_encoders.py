@@ -15,7 +15,7 @@ from seg3d_core.errors import WeightsError
 from seg3d_core.perception import weights as stored
 from seg3d_core.perception.encoders import conse, efficientnet_lite, minilm
 from seg3d_core.perception.encoders.crops import IMAGENET_MEAN, IMAGENET_STD, crop_batch, pad_square
-from seg3d_core.perception.torch_file import read_torch_file
+from seg3d_core.torch_file import read_torch_file
 
 for module in ("onnxruntime", "onnx", "safetensors", "tokenizers"):
     pytest.importorskip(module, reason=f"needs {module}: pip install 'seg3d[offline]'")

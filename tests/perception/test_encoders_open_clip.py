@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from typing import Any
@@ -22,6 +23,9 @@ class TinyClip:
         self.torch = torch
 
     def eval(self) -> TinyClip:
+        return self
+
+    def to(self, device: Any) -> TinyClip:
         return self
 
     def encode_text(self, tokens: Any, normalize: bool) -> Any:
@@ -114,3 +118,57 @@ def test_without_torch_open_clip_says_what_to_install(tmp_path, monkeypatch) -> 
     (tmp_path / "weights.pt").write_bytes(b"x")
     with pytest.raises(WeightsError, match=r"torch.*seg3d\[clip\]"):
         open_clip.load("ViT-B-16", str(tmp_path / "weights.pt"))
+
+
+TINY_MODEL = {
+    "embed_dim": 16,
+    "vision_cfg": {"image_size": 32, "layers": 1, "width": 64, "patch_size": 16},
+    "text_cfg": {"context_length": 12, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1},
+}
+
+
+def real_open_clip() -> Any:
+    pytest.importorskip("torch", reason=NEEDS_TORCH)
+    try:
+        open_clip.import_torchvision()
+    except ImportError:
+        pytest.skip("needs torchvision: pip install 'seg3d[clip]'")
+    return pytest.importorskip("open_clip", reason="needs open_clip: pip install 'seg3d[clip]'")
+
+
+def test_a_folder_says_itself_which_model_it_is(tmp_path) -> None:
+    library = real_open_clip()
+    safetensors = pytest.importorskip("safetensors.torch")
+    network = library.CLIP(**TINY_MODEL)
+    folder = tmp_path / "tiny"
+    folder.mkdir()
+    preprocessing = {"mean": [0.0, 0.0, 0.0], "std": [1.0, 1.0, 1.0], "interpolation": "bilinear"}
+    config = {"model_cfg": TINY_MODEL, "preprocess_cfg": preprocessing}
+    (folder / "open_clip_config.json").write_text(json.dumps(config))
+    safetensors.save_file(network.state_dict(), folder / "open_clip_model.safetensors")
+    encoder = open_clip.load("ViT-B-16", str(folder))
+    assert encoder.dim == 16 and encoder.id.startswith("open_clip-folder-")
+    white = np.full((40, 20, 3), 255, np.uint8)
+    expected = network.eval().encode_image(encoder._torch.ones(1, 3, 32, 32), normalize=True)
+    assert encoder.encode_images([white]) == pytest.approx(expected.detach().numpy(), abs=1e-4)
+    texts = ["chair", "椅子", "chair " * 2000]
+    expected = network.encode_text(library.get_tokenizer(f"local-dir:{folder}")(texts), normalize=True)
+    assert encoder.encode_text(texts) == pytest.approx(expected.detach().numpy(), abs=1e-4)
+    (folder / "open_clip_model.safetensors").write_bytes(b"short")
+    with pytest.raises(WeightsError, match="cannot be loaded by open_clip"):
+        open_clip.load("ViT-B-16", str(folder))
+
+
+def test_what_would_ask_a_hub_is_refused_with_the_command(tmp_path, monkeypatch) -> None:
+    real_open_clip()
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda repository, file: None)
+    with pytest.raises(WeightsError, match=r"hf download laion/CLIP-ViT-B-32-laion2B-s34B-b79K"):
+        open_clip.load("ViT-B-32", "laion2b_s34b_b79k")
+    with pytest.raises(WeightsError, match=r"nor a tag of ViT-B-32, which has .*laion2b_s34b_b79k"):
+        open_clip.load("ViT-B-32", "no_such_tag")
+    (tmp_path / "weights.pt").write_bytes(b"x")
+    with pytest.raises(WeightsError, match=r"tokenizer .*hf download timm/ViT-B-16-SigLIP --local-dir"):
+        open_clip.load("ViT-B-16-SigLIP", str(tmp_path / "weights.pt"))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(WeightsError, match="has no open_clip_config"):
+        open_clip.load("ViT-B-32", str(tmp_path / "empty"))

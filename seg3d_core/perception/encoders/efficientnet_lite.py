@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from ...errors import WeightsError
+from ...torch_file import read_torch_file
 from ...types import Array
 from ..onnx_network import Graph, Network
-from ..torch_file import read_torch_file
 
 INPUT_SIZE = 224
 # TensorFlow's epsilon, which the weights were trained with; torch's default is 1e-5.

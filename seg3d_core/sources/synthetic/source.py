@@ -148,8 +148,19 @@ class SyntheticSource:
     def _seen_points(self, count: int, rng: np.random.Generator) -> tuple[Array, Array, Array, Array]:
         """Those of `count` random surface points that some frame sees."""
         triangle, weights, points = self._random_points(count, rng)
-        viewer = np.full(count, -1)
-        depth = np.ones(count, np.float32)
+        viewer, depth = self.viewers(points)
+        rows = np.flatnonzero(viewer >= 0)
+        points, triangle = points[rows].astype(np.float32), triangle[rows]
+        view = self.poses[viewer[rows], :3, 3].astype(np.float32) - points
+        view /= np.linalg.norm(view, axis=1, keepdims=True)
+        width = depth[rows] / np.float32(self.camera.fx)
+        colour, normals = self.scene.shade(triangle, weights[rows], points, view, width)
+        return points, to_srgb(colour), normals.astype(np.float32), self.scene.instance[triangle]
+
+    def viewers(self, points: Array) -> tuple[Array, Array]:
+        """The first frame that sees each surface point (n, 3), int (n,), -1 = none, and its depth there float32 (n,)."""
+        viewer = np.full(len(points), -1)
+        depth = np.ones(len(points), np.float32)
         for index, pose in enumerate(self.poses):
             rows = np.flatnonzero(viewer < 0)
             pixels, z = project(transform(invert(pose), points[rows]), self.camera)
@@ -159,13 +170,7 @@ class SyntheticSource:
             seen = np.abs(self.scene.depth(self.camera, pose, pixels) - z) < _SEEN_WITHIN
             viewer[rows[seen]] = index
             depth[rows[seen]] = z[seen]
-        rows = np.flatnonzero(viewer >= 0)
-        points, triangle = points[rows].astype(np.float32), triangle[rows]
-        view = self.poses[viewer[rows], :3, 3].astype(np.float32) - points
-        view /= np.linalg.norm(view, axis=1, keepdims=True)
-        width = depth[rows] / np.float32(self.camera.fx)
-        colour, normals = self.scene.shade(triangle, weights[rows], points, view, width)
-        return points, to_srgb(colour), normals.astype(np.float32), self.scene.instance[triangle]
+        return viewer, depth
 
     def _random_points(self, count: int, rng: np.random.Generator) -> tuple[Array, Array, Array]:
         """Triangles (n,), barycentric weights float32 (n, 2) and points (n, 3), evenly spread by area."""

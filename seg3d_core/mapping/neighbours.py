@@ -1,0 +1,347 @@
+"""Which points lie beside which: neighbour graphs of clouds and of voxel maps, as symmetric sparse rows.
+
+Points are sorted by cells of a grid, and a search goes cell by cell: the cells around one are nine runs of the
+sorted points, and all nine move forward together with the cell. So no tree is built and no hash table asked.
+"""
+
+# numba infers the types of kernels.
+# mypy: allow-untyped-defs
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numba import njit
+
+from ..errors import Seg3DError
+from ..types import Array
+from .block_index import BLOCK_SIDE, BlockIndex, find_or_add_block, slot_of
+
+SPACING_SAMPLE = 128
+MOST_NEIGHBOURS = 64
+# Grid coordinates below this make a key of 63 bits.
+_MOST_CELLS = 1 << 20
+_FAR = np.float32(3e38)
+_FAR = _FAR
+# A block with the voxels around it is a cube of 10: where the nine columns of three around a voxel begin.
+_COLUMNS = tuple(100 * x + 10 * y - 1 for x in (-1, 0, 1) for y in (-1, 0, 1))
+
+
+@dataclass(frozen=True, eq=False)
+class Neighbours:
+    """A graph of N points in CSR form: the neighbours of i are `indices[indptr[i]:indptr[i + 1]]`, ascending.
+
+    indptr int64 (N + 1,); indices int32 (E,). Symmetric, and no point is its own neighbour.
+    """
+
+    indptr: Array
+    indices: Array
+
+    def __len__(self) -> int:
+        """Points, not edges."""
+        return len(self.indptr) - 1
+
+
+def nearest_neighbours(xyz: Array, spacing: float | None = None, count: int = 8, reach: float = 3.0) -> Neighbours:
+    """The `count` nearest points of each point within `reach` x `spacing`, exactly, and who has it among theirs.
+
+    xyz float (N, 3) in metres; spacing in metres, the usual distance of a point to its nearest one, estimated
+    where None. At equal distances the smaller row is nearer. The same cloud gives the same graph.
+    Raises Seg3DError for NaN, for a spacing that is not above 0, and for a cloud too wide for it.
+    """
+    xyz = _checked_positions(xyz)
+    if not 1 <= count <= MOST_NEIGHBOURS:
+        raise Seg3DError(f"count = {count} neighbours: choose 1 to {MOST_NEIGHBOURS}")
+    if len(xyz) < 2:
+        return Neighbours(np.zeros(len(xyz) + 1, np.int64), np.empty(0, np.int32))
+    spacing = usual_spacing(xyz) if spacing is None else float(spacing)
+    radius = reach * spacing
+    if not (np.isfinite(radius) and radius > 0):
+        raise Seg3DError(f"points {spacing} m apart, looked for within {reach} times that: both must be above 0")
+    low = xyz.min(axis=0).astype(np.float64)
+    # A little wider than the reach, so that rounding never puts a cell between two points within reach.
+    edge = 1.0001 * radius
+    order, keys, strides = _sort_by_cell(xyz, low, edge)
+    nearest = np.full((len(xyz), count), -1, np.int32)
+    _search(xyz[order], order, keys, strides, low, edge, np.float32(radius * radius), nearest)
+    return _symmetric(nearest, order)
+
+
+def voxel_neighbours(index: BlockIndex, rows: Array) -> Neighbours:
+    """The points in the 26 voxels around each point of a voxel map.
+
+    `index` is the map's, with slots; `rows` int64 (N,), ascending, are the points asked about: the graph numbers
+    them 0..N-1 and has no others. Fast enough to be built anew at each segmentation.
+    Raises Seg3DError for an index without slots.
+    """
+    if len(index.blocks.slots) == 0:
+        raise Seg3DError("this map does not know its voxels: use nearest_neighbours")
+    numbers = np.full(len(index.blocks.following), -1, np.int32)
+    numbers[rows] = np.arange(len(rows), dtype=np.int32)
+    degrees = np.zeros(len(rows) + 1, np.int64)
+    _count_voxel_neighbours(index.blocks, index.count, numbers, degrees)
+    indptr = np.cumsum(degrees)
+    indices = np.empty(indptr[-1], np.int32)
+    _fill_voxel_neighbours(index.blocks, index.count, numbers, indptr, indices)
+    return Neighbours(indptr, indices)
+
+
+def usual_spacing(xyz: Array) -> float:
+    """The median distance in metres of a point to its nearest one, over a sample; xyz float (N, 3), N at least 2.
+
+    Points in one place count as one. Raises Seg3DError where all are in one place.
+    """
+    xyz = _checked_positions(xyz)
+    step = max(len(xyz) // SPACING_SAMPLE, 1)
+    squared = _nearest_squared(np.ascontiguousarray(xyz.T), np.arange(0, len(xyz), step))
+    squared = squared[squared < _FAR]
+    if not len(squared):
+        raise Seg3DError("all points of the cloud lie in one place: it has no spacing")
+    return float(np.sqrt(np.median(squared)))
+
+
+def _checked_positions(xyz: Array) -> Array:
+    xyz = np.require(xyz, np.float32, ["C", "A", "W"])
+    if xyz.ndim != 2 or xyz.shape[1] != 3:
+        raise Seg3DError(f"positions of shape {xyz.shape}: expected (N, 3) in metres")
+    if not np.isfinite(xyz).all():
+        raise Seg3DError("the cloud holds NaN or infinite positions: leave those points out")
+    return xyz
+
+
+def _sort_by_cell(xyz: Array, low: Array, edge: float) -> tuple[Array, Array, Array]:
+    """Rows int32 (N,) ordered by cell, their cells' keys int64 (N,), and the key's strides int64 (3,)."""
+    sides = np.floor((xyz.max(axis=0) - low) / edge).astype(np.int64) + 1
+    if sides.max() >= _MOST_CELLS:
+        raise Seg3DError(
+            f"a cloud {float((sides * edge).max()):.0f} m wide is too wide for cells of {edge:.2g} m: "
+            "is the spacing right, and is some point far off?"
+        )
+    # Room of one cell around, so that no neighbour of a border cell wraps into another row of cells.
+    strides = np.array([(sides[1] + 2) * (sides[2] + 2), sides[2] + 2, 1], np.int64)
+    keys = _cell_keys(xyz, low, edge, strides)
+    order = np.argsort(keys, kind="stable").astype(np.int32)
+    return order, keys[order], strides
+
+
+@njit(cache=True, nogil=True)
+def _cell_keys(xyz, low, edge, strides):
+    keys = np.empty(len(xyz), np.int64)
+    for i in range(len(xyz)):
+        key = np.int64(0)
+        for axis in range(3):
+            key += (np.int64((xyz[i, axis] - low[axis]) / edge) + 1) * strides[axis]
+        keys[i] = key
+    return keys
+
+
+@njit(cache=True, nogil=True, fastmath={"contract", "reassoc", "nnan", "ninf", "nsz"})
+def _nearest_squared(columns, sample):
+    """Squared distance of each sampled point to the nearest one elsewhere, `_FAR` if none."""
+    x, y, z = columns
+    out = np.empty(len(sample), np.float32)
+    for s in range(len(sample)):
+        i = sample[s]
+        px, py, pz = x[i], y[i], z[i]
+        nearest = _FAR
+        for j in range(len(x)):
+            d = (x[j] - px) * (x[j] - px) + (y[j] - py) * (y[j] - py) + (z[j] - pz) * (z[j] - pz)
+            d = d if d > np.float32(0) else _FAR
+            nearest = d if d < nearest else nearest
+        out[s] = nearest
+    return out
+
+
+@njit(cache=True, nogil=True)
+def _search(xyz, order, keys, strides, low, edge, limit, nearest):
+    """Fills `nearest` int32 (N, count) with the places within reach, nearest first, -1 where there are fewer.
+
+    xyz (N, 3) and `order` (the rows) are sorted by `keys`; a place is an index into them; `limit` is the reach squared.
+    The nine runs of cells around a cell are followed by cursors. The cell's own column is searched first, since
+    what is found there shortens the search in the others.
+    """
+    n, count = nearest.shape
+    cursors, ends = np.zeros(9, np.int64), np.empty(9, np.int64)
+    squared, places = np.empty(count, np.float32), np.empty(count, np.int32)
+    first = 0
+    while first < n:
+        key = keys[first]
+        last = first + 1
+        while last < n and keys[last] == key:
+            last += 1
+        for run in range(9):
+            middle = key + (run // 3 - 1) * strides[0] + (run % 3 - 1) * strides[1]
+            place = cursors[run]
+            while place < n and keys[place] < middle - 1:
+                place += 1
+            cursors[run] = place
+            place = max(place, ends[run]) if first else place
+            while place < n and keys[place] <= middle + 1:
+                place += 1
+            ends[run] = place
+        for i in range(first, last):
+            worst = limit
+            found = _scan(xyz, order, i, cursors[4], ends[4], worst, squared, places, 0)
+            across, along = _place_in_cell(xyz[i, 0] - low[0], edge), _place_in_cell(xyz[i, 1] - low[1], edge)
+            for run in range(9):
+                if run == 4 or cursors[run] == ends[run]:
+                    continue
+                if found == count:
+                    worst = squared[count - 1]
+                gap_x = across if run < 3 else (edge - across if run > 5 else 0.0)
+                gap_y = along if run % 3 == 0 else (edge - along if run % 3 == 2 else 0.0)
+                if (gap_x * gap_x + gap_y * gap_y) * 0.999 <= worst:
+                    found = _scan(xyz, order, i, cursors[run], ends[run], worst, squared, places, found)
+            for k in range(found):
+                nearest[i, k] = places[k]
+        first = last
+
+
+@njit(cache=True, nogil=True)
+def _place_in_cell(offset, edge):
+    """How far from the low side of its cell, which is found as `_cell_keys` finds it."""
+    return offset - np.int64(offset / edge) * edge
+
+
+@njit(cache=True, nogil=True)
+def _scan(xyz, order, i, start, end, worst, squared, places, found):
+    """Puts the points `start` to `end` that are nearer than those kept so far into `squared` and `places`, sorted."""
+    count = len(places)
+    x, y, z = xyz[i, 0], xyz[i, 1], xyz[i, 2]
+    for j in range(start, end):
+        dx, dy, dz = xyz[j, 0] - x, xyz[j, 1] - y, xyz[j, 2] - z
+        d = dx * dx + dy * dy + dz * dz
+        if d > worst or j == i:
+            continue
+        if found == count:
+            if d == worst and order[j] > order[places[count - 1]]:
+                continue
+            k = count - 1
+        else:
+            k = found
+            found += 1
+        while k > 0 and (squared[k - 1] > d or (squared[k - 1] == d and order[places[k - 1]] > order[j])):
+            squared[k], places[k] = squared[k - 1], places[k - 1]
+            k -= 1
+        squared[k], places[k] = d, j
+        if found == count:
+            worst = squared[count - 1]
+    return found
+
+
+def _symmetric(nearest: Array, order: Array) -> Neighbours:
+    """The graph whose edges are those of `nearest` int32 (N, k), -1 = none, in both directions.
+
+    `nearest` numbers points by their place in `order` int32 (N,), which keeps what is near in space near in memory.
+    """
+    degrees = np.zeros(len(nearest) + 1, np.int64)
+    one_way = _count_edges(nearest, order, degrees)
+    indptr = np.cumsum(degrees)
+    indices = np.empty(indptr[-1], np.int32)
+    _fill_edges(nearest, order, one_way, indptr, indices)
+    return Neighbours(indptr, indices)
+
+
+@njit(cache=True, nogil=True)
+def _count_edges(nearest, order, degrees):
+    """Adds the degree of row i to `degrees[i + 1]`; which entries of `nearest` are not answered, bool (N, k)."""
+    one_way = np.zeros(nearest.shape, np.bool_)
+    for i in range(len(nearest)):
+        for k in range(nearest.shape[1]):
+            j = nearest[i, k]
+            if j < 0:
+                break
+            degrees[order[i] + 1] += 1
+            answered = False
+            for m in range(nearest.shape[1]):
+                answered |= nearest[j, m] == i
+            if not answered:
+                one_way[i, k] = True
+                degrees[order[j] + 1] += 1
+    return one_way
+
+
+@njit(cache=True, nogil=True)
+def _fill_edges(nearest, order, one_way, indptr, indices):
+    filled = np.empty(len(nearest), np.int64)
+    for i in range(len(nearest)):
+        filled[i] = indptr[order[i]]
+    for i in range(len(nearest)):
+        for k in range(nearest.shape[1]):
+            j = nearest[i, k]
+            if j < 0:
+                break
+            indices[filled[i]] = order[j]
+            filled[i] += 1
+            if one_way[i, k]:
+                indices[filled[j]] = order[i]
+                filled[j] += 1
+    for i in range(len(nearest)):
+        _sort_short(indices, indptr[i], indptr[i + 1])
+
+
+@njit(cache=True, nogil=True)
+def _sort_short(values, start, end):
+    """Insertion sort of a few values in place."""
+    for i in range(start + 1, end):
+        value = values[i]
+        j = i
+        while j > start and values[j - 1] > value:
+            values[j] = values[j - 1]
+            j -= 1
+        values[j] = value
+
+
+@njit(cache=True, nogil=True)
+def _number_voxels(blocks, block, numbers, padded):
+    """Writes the numbers of the points in a block and in the voxels around it into `padded` int32 (1000,)."""
+    c = blocks.coordinates[block]
+    for k in range(27):
+        bx, by, bz = k // 9 - 1, k // 3 % 3 - 1, k % 3 - 1
+        there = find_or_add_block(blocks, -1, c[0] + bx, c[1] + by, c[2] + bz)
+        for x in range(7 if bx < 0 else 0, 1 if bx > 0 else 8):
+            for y in range(7 if by < 0 else 0, 1 if by > 0 else 8):
+                place = (8 * bx + x + 1) * 100 + (8 * by + y + 1) * 10 + 8 * bz + 1
+                slot = slot_of(x, y, 0)
+                for z in range(7 if bz < 0 else 0, 1 if bz > 0 else 8):
+                    row = blocks.slots[there, slot + z] if there >= 0 else -1
+                    padded[place + z] = numbers[row] if row >= 0 else -1
+
+
+@njit(cache=True, nogil=True)
+def _count_voxel_neighbours(blocks, count, numbers, degrees):
+    padded = np.empty(1000, np.int32)
+    for block in range(count):
+        if blocks.points[block] == 0:
+            continue
+        _number_voxels(blocks, block, numbers, padded)
+        for slot in range(BLOCK_SIDE**3):
+            place = ((slot >> 6) + 1) * 100 + (((slot >> 3) & 7) + 1) * 10 + (slot & 7) + 1
+            if padded[place] < 0:
+                continue
+            found = -1
+            for start in _COLUMNS:
+                for k in range(place + start, place + start + 3):
+                    found += padded[k] >= 0
+            degrees[padded[place] + 1] = found
+
+
+@njit(cache=True, nogil=True)
+def _fill_voxel_neighbours(blocks, count, numbers, indptr, indices):
+    padded = np.empty(1000, np.int32)
+    for block in range(count):
+        if blocks.points[block] == 0:
+            continue
+        _number_voxels(blocks, block, numbers, padded)
+        for slot in range(BLOCK_SIDE**3):
+            place = ((slot >> 6) + 1) * 100 + (((slot >> 3) & 7) + 1) * 10 + (slot & 7) + 1
+            if padded[place] < 0:
+                continue
+            start = filled = indptr[padded[place]]
+            for column in _COLUMNS:
+                for k in range(place + column, place + column + 3):
+                    if padded[k] >= 0 and k != place:
+                        indices[filled] = padded[k]
+                        filled += 1
+            _sort_short(indices, start, filled)

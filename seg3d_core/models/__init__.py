@@ -1,0 +1,1 @@
+"""Torch networks. Importing this package imports no torch; its modules do."""

@@ -1,0 +1,21 @@
+"""Sparse convolution on occupied voxels: plain torch, with MinkowskiEngine or spconv behind it where asked for."""
+
+from .backend import BACKENDS, Backend, TorchBackend, find_backend
+from .coordinates import CoordinateSet
+from .layers import BatchNorm, SparseConvolution, StridedConvolution, SubmanifoldConvolution, TransposedConvolution
+from .tensor import SparseTensor, concatenate
+
+__all__ = [
+    "BACKENDS",
+    "Backend",
+    "BatchNorm",
+    "CoordinateSet",
+    "SparseConvolution",
+    "SparseTensor",
+    "StridedConvolution",
+    "SubmanifoldConvolution",
+    "TorchBackend",
+    "TransposedConvolution",
+    "concatenate",
+    "find_backend",
+]

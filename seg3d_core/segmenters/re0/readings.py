@@ -1,0 +1,107 @@
+"""The readings of RE0 in which every point has one label: what they share, and where they differ."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from ...config import Re0Config
+from ...lifting.mask_votes import MaskVotes
+from ...lifting.views import InstanceSightings
+from ...types import Array
+from .alignment import Choice, Majority, OneToOne, align_masks
+from .base import BACKGROUND, FIRST_LABEL, Reading, StateCopy
+from .holes import fill_holes
+from .merging import MergeRule, merge_instances
+
+
+def reading_of(config: Re0Config) -> Reading:
+    """The reading that `config.reading` names."""
+    return {"paper": paper, "published": published, "seg3d": seg3d}[config.reading](config)
+
+
+def paper(config: Re0Config) -> LabelReading:
+    """The text of the paper, its holes filled so that it works."""
+    rule = MergeRule(config.k_proj, config.k_mask, at_least=False, background=False)
+    return LabelReading(
+        slots=config.slots,
+        choose=Majority(config.k_align, config.min_labelled, config.count_unlabelled),
+        write=MaskVotes.cast,
+        background=0,
+        merge=rule if config.merge else None,
+        fills_holes=False,
+        score=_no_doubt,
+    )
+
+
+def published(config: Re0Config) -> LabelReading:
+    """What the released code does."""
+    rule = MergeRule(config.k_proj, config.k_mask, at_least=True, background=True)
+    return LabelReading(
+        slots=1,
+        choose=Majority(config.k_align, min_labelled=0.0, count_unlabelled=True),
+        write=MaskVotes.keep_newest,
+        background=0,
+        merge=rule if config.merge else None,
+        fills_holes=False,
+        score=_no_doubt,
+    )
+
+
+def seg3d(config: Re0Config) -> LabelReading:
+    """The paper's rules, with one mask to a label, a background that votes, and filled holes."""
+    rule = MergeRule(config.k_proj, config.k_mask, at_least=False, background=False)
+    return LabelReading(
+        slots=config.slots,
+        choose=OneToOne(config.k_align),
+        write=MaskVotes.cast,
+        background=BACKGROUND,
+        merge=rule if config.merge else None,
+        fills_holes=True,
+        score=InstanceSightings.scores,
+    )
+
+
+def _no_doubt(seen: InstanceSightings, sizes: Array) -> Array:
+    return np.ones(len(sizes), np.float32)
+
+
+@dataclass(frozen=True)
+class LabelReading:
+    """`base.Reading` in which a point has one label.
+
+    choose: Alg. 1; write: how the labels given to visible points enter the state (eq. 2); background: the label of
+    points that are seen on no mask, 0 = none; merge: eqs. 3 to 5, None = never.
+    """
+
+    slots: int
+    choose: Choice
+    write: Callable[[MaskVotes, Array, Array], None]
+    background: int
+    merge: MergeRule | None
+    fills_holes: bool
+    score: Callable[[InstanceSightings, Array], Array]
+
+    def observe(
+        self, votes: MaskVotes, rows: Array, depths: Array, masks: Array, mask_count: int, next_label: int
+    ) -> int:
+        names, next_label = align_masks(votes.majority(rows), masks, mask_count, next_label, self.choose)
+        names[0] = self.background
+        self.write(votes, rows, names[masks])
+        return next_label
+
+    def instances(self, state: StateCopy) -> Array:
+        labels = state.votes.majority()
+        # Renumbered in their order: labels are given out for ever, and most of them have no points any more.
+        used = np.union1d(np.arange(FIRST_LABEL), labels)
+        labels = np.searchsorted(used, labels).astype(np.int32)
+        if self.merge is not None:
+            labels = merge_instances(labels, len(used), state, self.merge)
+        if self.fills_holes:
+            labels = fill_holes(labels, state.votes.sightings, state.cloud.xyz)
+        return np.maximum(labels - np.int32(FIRST_LABEL - 1), 0)
+
+    def scores(self, seen: InstanceSightings, sizes: Array) -> Array:
+        return self.score(seen, sizes)

@@ -1,0 +1,116 @@
+"""Neighbour graphs: exactly those of a search through all pairs."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from seg3d_core import config
+from seg3d_core.errors import Seg3DError
+from seg3d_core.mapping.block_index import BlockIndex
+from seg3d_core.mapping.neighbours import Neighbours, nearest_neighbours, usual_spacing, voxel_neighbours
+from seg3d_core.mapping.point_map import PointMap
+
+
+def of_all_pairs(xyz: np.ndarray, spacing: float, count: int, reach: float) -> list[set[int]]:
+    """The slow twin of `nearest_neighbours`."""
+    xyz = xyz.astype(np.float32)
+    out: list[set[int]] = [set() for _ in xyz]
+    for i, p in enumerate(xyz):
+        d = ((xyz - p)[:, 0] ** 2 + (xyz - p)[:, 1] ** 2) + (xyz - p)[:, 2] ** 2
+        near = [j for j in np.argsort(d, kind="stable") if j != i and d[j] <= np.float32((reach * spacing) ** 2)]
+        for j in near[:count]:
+            out[i].add(int(j))
+            out[int(j)].add(i)
+    return out
+
+
+def as_sets(graph: Neighbours) -> list[set[int]]:
+    rows = [graph.indices[graph.indptr[i] : graph.indptr[i + 1]] for i in range(len(graph))]
+    assert all((np.diff(row) > 0).all() for row in rows)
+    return [set(row.tolist()) for row in rows]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    points=st.lists(st.tuples(*[st.integers(-6, 6)] * 3), min_size=2, max_size=60),
+    count=st.integers(1, 10),
+    reach=st.sampled_from([1.0, 1.5, 3.0]),
+    jitter=st.sampled_from([0.0, 0.3]),
+)
+def test_it_is_the_search_through_all_pairs(points, count, reach, jitter) -> None:
+    xyz = np.array(points, np.float32) + jitter * np.random.default_rng(0).random((len(points), 3), np.float32)
+    xyz *= np.float32(0.02)
+    graph = nearest_neighbours(xyz, 0.02, count, reach)
+    assert as_sets(graph) == of_all_pairs(xyz, 0.02, count, reach)
+
+
+def test_many_points_of_a_surface_agree_with_all_pairs() -> None:
+    random = np.random.default_rng(3)
+    xyz = random.uniform(-1, 1, (1500, 3)) * (1, 1, 0.02) + 100
+    spacing = usual_spacing(xyz)
+    assert as_sets(nearest_neighbours(xyz)) == of_all_pairs(xyz, spacing, 8, 3.0)
+
+
+def test_the_spacing_is_that_of_the_grid_even_with_points_given_twice() -> None:
+    x, y = np.meshgrid(np.arange(30), np.arange(30))
+    xyz = np.stack([x.ravel(), y.ravel(), 0 * x.ravel()], axis=1) * 0.05
+    assert usual_spacing(np.concatenate([xyz, xyz])) == pytest.approx(0.05)
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_a_cloud_of_no_pair_has_no_edges(count) -> None:
+    graph = nearest_neighbours(np.zeros((count, 3)))
+    assert len(graph) == count and len(graph.indices) == 0
+
+
+@pytest.mark.parametrize(
+    ("xyz", "spacing", "says"),
+    [
+        (np.zeros((5, 3)), None, "one place"),
+        (np.array([[0, 0, np.nan], [0, 0, 0]]), None, "NaN"),
+        (np.zeros((5, 2)), None, "(5, 2)"),
+        (np.eye(3), 0.0, "above 0"),
+        (np.array([[0, 0, 0], [0, 0, 1e6]]), 0.01, "wide"),
+    ],
+)
+def test_what_has_no_neighbours_is_said(xyz, spacing, says) -> None:
+    with pytest.raises(Seg3DError) as error:
+        nearest_neighbours(xyz, spacing)
+    assert says in str(error.value)
+
+
+def test_too_many_neighbours_are_refused() -> None:
+    with pytest.raises(Seg3DError, match="65"):
+        nearest_neighbours(np.eye(3), 1.0, 65)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.sets(st.tuples(*[st.integers(-10, 10)] * 3), min_size=1, max_size=80), st.integers(0, 3))
+def test_voxels_around_are_those_one_step_away(voxels, left_out) -> None:
+    every = np.array(sorted(voxels), np.int32)
+    index = BlockIndex()
+    assert index.insert(every, np.ones(len(every), bool)) == -1
+    rows = np.arange(len(every))[left_out:]
+    asked = every[left_out:]
+    steps = np.abs(asked[:, None] - asked[None]).max(axis=2)
+    expected = [set(np.flatnonzero(row == 1).tolist()) for row in steps]
+    assert as_sets(voxel_neighbours(index, rows)) == expected
+
+
+def test_a_map_gives_the_graph_of_its_snapshot(box_room) -> None:
+    fused = PointMap(config.build({"map.voxel_size": 0.05}).map)
+    for frame in box_room(3):
+        fused.integrate(frame)
+    cloud, rows = fused.snapshot()
+    graph = fused.neighbours(rows)
+    assert len(graph) == len(cloud) and len(graph.indices) > 4 * len(cloud)
+    i = np.repeat(np.arange(len(cloud)), np.diff(graph.indptr))
+    assert np.abs(cloud.xyz[i] - cloud.xyz[graph.indices]).max() <= 2 * 0.05 + 1e-4
+
+
+def test_an_index_without_voxels_is_refused() -> None:
+    with pytest.raises(Seg3DError, match="nearest_neighbours"):
+        voxel_neighbours(BlockIndex(with_slots=False), np.arange(0))

@@ -1,0 +1,103 @@
+"""Points to voxels and superpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from seg3d_core.errors import Seg3DError
+
+torch = pytest.importorskip("torch")
+
+from seg3d_core.models.backbones import MinkUNet, Points, SpConvUNet, encode_scenes, point_features, pool, voxelise  # noqa: E402
+from seg3d_core.models.backbones.scene import mean_per_group  # noqa: E402
+from seg3d_core.models.sparse import SparseTensor  # noqa: E402
+
+
+def batch(arrays: dict, ids: str = "superpoints") -> list[Points]:
+    result = []
+    for b in range(2):
+        points = torch.from_numpy(arrays[f"s{b}_points"])
+        superpoints = torch.from_numpy(arrays[f"s{b}_{ids}"]).long()
+        result.append(Points(points[:, :3], points[:, 3:] / 255, superpoints))
+    return result
+
+
+@pytest.mark.parametrize(("convention", "prefix"), [("minkowski", "mink"), ("spconv", "spconv")])
+def test_voxels(convention: str, prefix: str, golden: Callable) -> None:
+    arrays = golden("g_voxels")
+    scenes = batch(arrays)
+    voxels = voxelise(scenes, [point_features(scene, convention) for scene in scenes], convention)
+    np.testing.assert_array_equal(voxels.coordinates.indices, arrays[f"{prefix}_voxel_coords"])
+    np.testing.assert_array_equal(voxels.point_rows, arrays[f"{prefix}_inverse"])
+    np.testing.assert_allclose(voxels.features, arrays[f"{prefix}_voxel_feats"], rtol=0, atol=1e-6)
+    if convention == "spconv":
+        assert voxels.coordinates.extents == tuple(arrays["spconv_spatial_shape"].tolist())
+
+
+def test_pooling_with_an_id_that_no_point_has(golden: Callable) -> None:
+    arrays = golden("g_voxels")
+    scenes = batch(arrays, "superpoints_used")
+    values = torch.from_numpy(arrays["pool_point_feats"])
+    pooled = pool(scenes, values, torch.arange(len(values)), "minkowski")
+    np.testing.assert_allclose(torch.cat([p.features for p in pooled]), arrays["pool_out"], rtol=0, atol=1e-6)
+    np.testing.assert_allclose(torch.cat([p.positions for p in pooled]), arrays["pool_pos"], rtol=0, atol=1e-6)
+    assert not pooled[1].features[2].any()
+
+
+def test_means_and_their_gradient_against_loops() -> None:
+    torch.manual_seed(0)
+    values = torch.randn(6, 3, dtype=torch.float64, requires_grad=True)
+    rows, groups = torch.tensor([0, 5, 5, 1, 2]), torch.tensor([3, 0, 3, 3, 1])
+    means = mean_per_group(values, groups, 5, rows)
+    for group in range(5):
+        members = values[rows[groups == group]]
+        expected = members.mean(dim=0) if len(members) else torch.zeros(3, dtype=torch.float64)
+        torch.testing.assert_close(means[group], expected)
+    assert torch.autograd.gradcheck(lambda v: mean_per_group(v, groups, 5, rows), values)
+
+
+def test_negative_positions_are_floored() -> None:
+    scene = Points(torch.tensor([[-0.003, 0.003, -0.021]]), torch.zeros(1, 3), torch.zeros(1, dtype=torch.int64))
+    assert voxelise([scene], [scene.colours], "minkowski").coordinates.indices.tolist() == [[0, -1, 0, -2]]
+    assert voxelise([scene], [scene.colours], "spconv").coordinates.indices.tolist() == [[0, 0, 0, 0]]
+
+
+@pytest.mark.parametrize("kind", [MinkUNet, SpConvUNet])
+def test_one_point_runs_in_evaluation_and_says_why_not_in_training(kind: type) -> None:
+    scene = Points(torch.zeros(1, 3), torch.zeros(1, 3), torch.zeros(1, dtype=torch.int64))
+    backbone = kind(3 if kind is MinkUNet else 6).eval()
+    with torch.no_grad():
+        (found,) = encode_scenes(backbone, [scene])
+    assert found.features.shape == (1, kind.out_channels)
+    assert torch.equal(found.low, found.high)
+    with pytest.raises(Seg3DError, match="two voxels"):
+        encode_scenes(backbone.train(), [scene])
+
+
+@pytest.mark.parametrize("kind", [MinkUNet, SpConvUNet])
+def test_the_order_of_voxels_does_not_matter(kind: type) -> None:
+    torch.manual_seed(0)
+    n = 300
+    scene = Points(torch.randn(n, 3) * 0.1, torch.rand(n, 3), torch.arange(n))
+    backbone = kind(3).eval()
+    voxels = voxelise([scene], [scene.colours], backbone.convention)
+    order = torch.randperm(len(voxels.coordinates))
+    shuffled = type(voxels.coordinates)(voxels.coordinates.indices[order], extents=voxels.coordinates.extents)
+    with torch.no_grad():
+        a = backbone(SparseTensor(voxels.features, voxels.coordinates)).features
+        b = backbone(SparseTensor(voxels.features[order], shuffled)).features
+    torch.testing.assert_close(a[order], b, rtol=1e-4, atol=1e-5)
+
+
+def test_bad_scenes_are_named() -> None:
+    ids = torch.zeros(2, dtype=torch.int64)
+    with pytest.raises(Seg3DError, match="without points"):
+        Points(torch.zeros(0, 3), torch.zeros(0, 3), ids[:0])
+    with pytest.raises(Seg3DError, match="2 points but 1 colours"):
+        Points(torch.zeros(2, 3), torch.zeros(1, 3), ids)
+    scene = Points(torch.zeros(2, 3), torch.zeros(2, 3), ids)
+    with pytest.raises(Seg3DError, match="3 features, the network takes 259"):
+        encode_scenes(MinkUNet(259), [scene])

@@ -128,11 +128,15 @@ benchmarks: install
 
 # Compiled from its source on PyPI against the torch that is installed. With nvcc and a CUDA torch: MINKOWSKI= builds for the GPU.
 MINKOWSKI ?= --build-option=--cpu_only
+# A wheel that lies here is taken instead of building one: it must be of this Python and this torch.
+WHEELS ?= $(VENV)/wheels
 minkowski: $(VENV)/.test
 	@echo '#include <cblas.h>' | $(or $(CXX),c++) -x c++ -E - >/dev/null 2>&1 || { echo "MinkowskiEngine needs OpenBLAS: sudo apt install libopenblas-dev"; exit 1; }
 	$(BIN)/pip install -q "setuptools<80" wheel ninja
-	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/pip install --no-deps --no-build-isolation minkowskiengine \
+	ls $(WHEELS)/minkowskiengine-*.whl >/dev/null 2>&1 || \
+	  PATH="$(abspath $(BIN)):$$PATH" $(BIN)/pip wheel --no-deps --no-build-isolation -w $(WHEELS) minkowskiengine \
 	  $(MINKOWSKI:%=--config-settings=%) --config-settings=--build-option=--blas=openblas
+	$(BIN)/pip install -q --no-deps --force-reinstall $(WHEELS)/minkowskiengine-*.whl
 
 clean:
 	rm -rf $(VENV) build install log out

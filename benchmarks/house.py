@@ -1,10 +1,11 @@
 """How well the things of furnished homes are found: class-agnostic AP of whole runs, frames in, instances out.
 
-    python benchmarks/house.py --scenes DIR [--masks gt|geometric|DIR] [--set re0.merge=false] [--json FILE]
+    python benchmarks/house.py --scenes DIR [--masks gt|geometric|mobile_sam|fused|both|DIR] [--set NAME=VALUE]
 
 Scenes are in ScanNet's exported layout with `instance/`, `points.npz` (`xyz`, `instance`) and `instances.json`. Every
 frame is streamed through the scene, into our own fused map. Masks `gt` are the pictures of `instance/`; a folder of
-label PNGs may hold `{scene}` where the scene's name goes. May be given several times. Prints a table and writes
+label PNGs may hold `{scene}` where the scene's name goes; `mobile_sam@1024`, `fused@768` and `both@1024` take a larger
+image than 512 pixels. May be given several times. Prints a table and writes
 docs/results/house.md (or `--out`).
 
 Protocol: ScanNet's, class-agnostic. Things of at least 100 points of `points.npz` count; structure and carpets are
@@ -39,6 +40,7 @@ from seg3d_core.sources.guess import open_source
 from seg3d_core.types import Array
 
 POOLED = "all, pooled"
+GENERATORS = ("geometric", "mobile_sam", "fused", "both")
 
 
 @dataclass(frozen=True)
@@ -74,8 +76,11 @@ def truth_of(scene: Path) -> tuple[Array, Array]:
 
 
 def masks_for(name: str, scene: Path, config: Config) -> MaskGenerator:
-    if name == "geometric":
-        return build_masks(config)
+    generator, _, side = name.partition("@")
+    if generator in GENERATORS:
+        changes: dict[str, object] = {"masks": generator, **({"sam_side": int(side)} if side else {})}
+        perception = config.perception.model_copy(update=changes)
+        return build_masks(config.model_copy(update={"perception": perception}))
     return LabelFiles(scene / "instance" if name == "gt" else name.replace("{scene}", scene.name))
 
 
@@ -108,7 +113,7 @@ def make_row(
 ) -> Row:
     ap = average_precision(evaluations, [AGNOSTIC], agnostic=True)
     things = sum(int((np.unique(e.truth[e.truth > 0], return_counts=True)[1] >= 100).sum()) for e in evaluations)
-    name = masks if masks in ("gt", "geometric") else f"files of {Path(masks).name}"
+    name = masks if masks.partition("@")[0] in ("gt", *GENERATORS) else f"files of {Path(masks).name}"
     per_keyframe = seconds / max(keyframes, 1)
     return Row(name, scene, ap.ap, ap.ap50, ap.ap25, things, instances, map_points, keyframes, per_keyframe, segment_ms)
 
@@ -157,7 +162,7 @@ that of the whole run, reading and mapping included, over the keyframes. Setting
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--scenes", type=Path, required=True)
-    parser.add_argument("--masks", action="append", help="gt (default), geometric, or a folder")
+    parser.add_argument("--masks", action="append", help="gt (default), a generator, or a folder")
     parser.add_argument("--profile", default="cpu-geometric", choices=sorted(settings.PROFILES))
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE")
     parser.add_argument("--json", type=Path, metavar="FILE")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-from importlib.util import find_spec
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from .config import Config
+from . import readiness
+from .config import Config, PerceptionConfig
 from .errors import ConfigError, WeightsError
 from .lifting.views import ImageStore
 from .mapping.base import BaseMap
@@ -16,14 +17,22 @@ from .perception.base import Encoder, MaskGenerator
 from .query.text import TextQuery
 from .scene import Scene
 from .segmenters.base import Segmenter
+from .segmenters.group import SegmenterGroup
 from .storage import SavedScene, config_of, restore_scene
 
 log = logging.getLogger(__name__)
 
 
-def build_scene(config: Config, points: str | Path | None = None) -> Scene:
-    """An empty scene; `points` (PLY, or npz with `xyz`) is a given cloud that stays as it is."""
-    return Scene(config, _build_map(config, points), build_segmenter(config), _build_images(config))
+def build_scene(config: Config, points: str | Path | None = None, other_cores: Sequence[str] = ()) -> Scene:
+    """An empty scene; `points` (PLY, or npz with `xyz`) is a given cloud that stays as it is.
+
+    `other_cores` watch beside the config's (`segmenters.group`), to be compared with it.
+    """
+    segmenter = build_segmenter(config)
+    if other_cores:
+        others = {name: build_segmenter(config.model_copy(update={"core": name})) for name in other_cores}
+        segmenter = SegmenterGroup({config.core: segmenter, **others})
+    return Scene(config, _build_map(config, points), segmenter, _build_images(config))
 
 
 def rebuild_scene(saved: SavedScene) -> Scene:
@@ -65,9 +74,7 @@ def build_segmenter(config: Config) -> Segmenter:
 
 
 def _segdino3d(config: Config) -> Segmenter:
-    missing = [name for name in ("torch", "safetensors") if find_spec(name) is None]
-    if missing:
-        raise WeightsError(f"core is `segdino3d`, which needs {', '.join(missing)}: pip install 'seg3d[segdino3d]'")
+    _require("core is `segdino3d`", readiness.TRAINED_CORE)
     settings = config.segdino3d
     if not settings.weights:
         raise WeightsError(
@@ -127,8 +134,7 @@ def build_masks(config: Config) -> MaskGenerator:
 
 def _mobile_sam(config: Config) -> MaskGenerator:
     """MobileSAM alone, depth amended by it, or both side by side. Raises WeightsError that says how to get it."""
-    if find_spec("torch") is None:
-        raise WeightsError(f"perception.masks is `{config.perception.masks}`: pip install 'seg3d[sam]'")
+    _require(f"perception.masks is `{config.perception.masks}`", readiness.MOBILE_SAM)
     from .perception.fused import FusedMasks
     from .perception.geometric import GeometricMasks
     from .perception.mobile_sam import generator
@@ -147,7 +153,7 @@ def _mobile_sam(config: Config) -> MaskGenerator:
 def _hub_model(config: Config) -> MaskGenerator:
     """A model of transformers from a local folder."""
     settings = config.perception
-    _require_hub(f"perception.masks is `{settings.masks}`")
+    _require(f"perception.masks is `{settings.masks}`", readiness.HUB)
     folder = settings.model_dir
     if settings.masks == "mask2former":
         from .perception.huggingface.mask2former import Mask2Former
@@ -184,10 +190,9 @@ def _cropformer(config: Config) -> MaskGenerator:
     return generator.load(path, options, p.cropformer_device)
 
 
-def _require_hub(reason: str) -> None:
-    missing = [name for name in ("torch", "transformers") if find_spec(name) is None]
-    if missing:
-        raise WeightsError(f"{reason}, which needs {', '.join(missing)}: pip install 'seg3d[hub]'")
+def _require(who: str, libraries: tuple[Sequence[str], str]) -> None:
+    for sentence in readiness.lacking(who, libraries):
+        raise WeightsError(sentence)
 
 
 def build_encoder(config: Config) -> Encoder | None:
@@ -200,7 +205,7 @@ def build_encoder(config: Config) -> Encoder | None:
 
         return open_clip.load(config.query.open_clip_model, config.query.open_clip_weights)
     if choice == "siglip" or (choice == "auto" and config.query.siglip_dir):
-        _require_hub("query.encoder is `siglip`")
+        _require("query.encoder is `siglip`", readiness.HUB)
         from .perception.encoders import siglip
 
         return siglip.load(config.query.siglip_dir)
@@ -214,9 +219,7 @@ def build_encoder(config: Config) -> Encoder | None:
 
 
 def _offline_encoder(config: Config) -> Encoder:
-    missing = [name for name in ("onnxruntime", "onnx", "tokenizers", "safetensors") if find_spec(name) is None]
-    if missing:
-        raise WeightsError(f"the offline text encoder needs {', '.join(missing)}: pip install 'seg3d[offline]'")
+    _require("the text encoder is the offline stand-in", readiness.OFFLINE)
     from .perception.encoders import conse
 
     return conse.load(config.query.weights_dir)

@@ -62,8 +62,8 @@ class KeyframeConfig(_Group):
 
     translation: float = _setting(0.15, "a frame this far from the last keyframe becomes one", "m", ge=0.0, le=10.0)
     rotation: float = _setting(0.2, "or turned by this much", "rad", ge=0.0, le=3.2)
-    max_interval: int = _setting(
-        60, "or this many frames later, if the camera moved at all", "frames", ge=1, le=100_000
+    overlap: float = _setting(
+        0.7, "or when less than this share of its image shows what the last keyframe saw; 0: never", "", ge=0, le=1
     )
     pose_jump: float = _setting(
         1.0,
@@ -180,10 +180,15 @@ class Re0Config(_Group):
 
     reading: Literal["seg3d", "paper", "published"] = _setting(
         "seg3d",
-        "how the paper is read: seg3d is ours; paper is its text, its holes filled; published is its released code",
+        "how the paper is read: seg3d is ours, without limits to set; paper is its text, its holes filled; "
+        "published is its released code",
     )
     k_align: float = _setting(
-        0.5, "share of a mask's labelled points that must agree for it to take a label", "", ge=0, le=1
+        0.5,
+        "paper, published: share of a mask's labelled points that must agree for it to take a label",
+        "",
+        ge=0,
+        le=1,
     )
     min_labelled: float = _setting(
         0.25, "paper: share of a mask's points that must carry a label before it may align", "", ge=0, le=1
@@ -192,11 +197,15 @@ class Re0Config(_Group):
         False, "paper: k_align is a share of all points of a mask, as it is in published, not of the labelled ones"
     )
     k_proj: float = _setting(
-        0.4, "share of an instance's points visible in a frame for it to merge there", "", ge=0, le=1
+        0.4,
+        "paper, published: share of an instance's points visible in a frame for it to merge there",
+        "",
+        ge=0,
+        le=1,
     )
-    k_mask: float = _setting(0.6, "share of those on one mask", "", ge=0, le=1)
-    merge: bool = _setting(True, "merge instances that share a mask (eqs. 3 to 5)")
-    slots: int = _setting(6, "labels remembered per point; published remembers one", "", ge=2, le=16)
+    k_mask: float = _setting(0.6, "paper, published: share of those on one mask", "", ge=0, le=1)
+    merge: bool = _setting(True, "paper, published: merge instances that share a mask (eqs. 3 to 5)")
+    slots: int = _setting(6, "paper: labels remembered per point (published: one, seg3d: none)", "", ge=2, le=16)
     min_points: int = _setting(50, "smaller instances are dropped at output", "points", ge=1, le=100_000)
     max_keyframes: int = _setting(
         1000, "keyframes kept in the log; the oldest redundant ones go first", "", ge=2, le=100_000
@@ -331,10 +340,28 @@ class Config(_Group):
     )
 
 
-# Fixed sets of values; `--set` and files override them.
+# A detector that is told by text what to look for reads about as many words as these: ScanNet's own classes.
+_SCANNET_CLASSES = (
+    "cabinet, bed, chair, sofa, table, door, window, bookshelf, picture, counter, desk, curtain, refrigerator, "
+    "shower curtain, toilet, sink, bathtub, furniture"
+)
+
+# Fixed sets of values; `--set` and files override them. The first is taken where none is named: it needs no weights.
 PROFILES: dict[str, dict[str, Any]] = {
     "cpu-geometric": {"perception.masks": "geometric"},
+    "cpu": {"perception.masks": "both", "perception.sam_side": 512, "perception.sam_prompts": 30},
+    "gpu": {
+        "perception.masks": "both",
+        "perception.device": "cuda",
+        "perception.sam_side": 1024,
+        "perception.sam_prompts": 128,
+        "query.encoder": "open_clip",
+    },
     "paper-re0": {
+        "perception.masks": "cropformer",
+        "perception.cropformer_weights": "cropformer_hornet",
+        "perception.cropformer_confidence": 0.25,
+        "perception.min_area": 0.0,
         "re0.reading": "paper",
         "map.slope_tolerance": 0.0,
         "map.fade": 0.0,
@@ -350,6 +377,15 @@ PROFILES: dict[str, dict[str, Any]] = {
         "map.fade": 0.0,
         "query.views": 1,
         "query.crop_growth": (0.0,),
+        "query.background": 1.0,
+    },
+    "paper-segdino3d": {
+        "core": "segdino3d",
+        "perception.masks": "detector",
+        "perception.prompts": _SCANNET_CLASSES,
+        "perception.min_score": 0.3,
+        "segdino3d.instance_score": 0.0,
+        "segdino3d.instance_overlap": 1.0,
         "query.background": 1.0,
     },
 }

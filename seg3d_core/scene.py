@@ -22,10 +22,12 @@ from .lifting.views import ImageStore
 from .mapping.base import BaseMap
 from .segmenters.base import ObjectSegmenter, Segmentation, Segmenter
 from .segmenters.identity import IdentityTracker
-from .types import Array, Cloud, Frame, Instances, Masks2D, Objects2D, Snapshot, Visible
+from .types import Array, Cloud, Frame, IdentityChange, Instances, Masks2D, Objects2D, Snapshot, Visible
 
 # A relocalised camera is believed after this many frames that agree with each other.
 _FRAMES_TO_TRUST_A_JUMP = 5
+# Of the cells in which the overlap of two frames is counted.
+_CELLS_PER_WIDTH = 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,8 +69,7 @@ class Scene:
         self.identity = IdentityTracker()
         self._poses = PoseGate(config.keyframes)
         self._keyframe_poses: dict[int, Array] = {}
-        self._last_keyframe: Array | None = None
-        self._frames_since_keyframe = 0
+        self._keyframe_choice = KeyframeChoice(config.keyframes)
         self.generation = 0
         self.frames = 0
         self.keyframes = 0
@@ -87,24 +88,15 @@ class Scene:
         self._poses.accept(frame.stamp, pose)
         self.frames += 1
         self.stamp = frame.stamp
-        self._frames_since_keyframe += 1
         return visible
 
-    def is_keyframe(self, frame: Frame) -> bool:
-        """Whether the camera has moved enough since the last keyframe for 2D models to look again."""
-        if self._last_keyframe is None:
-            return True
-        moved = float(np.linalg.norm(frame.T_world_camera[:3, 3] - self._last_keyframe[:3, 3]))
-        turned = rotation_angle(frame.T_world_camera, self._last_keyframe)
-        limits = self.config.keyframes
-        if moved >= limits.translation or turned >= limits.rotation:
-            return True
-        return self._frames_since_keyframe >= limits.max_interval and (moved > 0.01 or turned > 0.02)
+    def is_keyframe(self, frame: Frame, visible: Visible) -> bool:
+        """Whether 2D models should look at a frame, of which `add_frame` gave `visible`: see `KeyframeChoice`."""
+        return self._keyframe_choice.wants(frame, visible)
 
-    def mark_keyframe(self, frame: Frame) -> None:
+    def mark_keyframe(self, frame: Frame, visible: Visible) -> None:
         """The frame goes to the 2D models: the next keyframe is measured from here."""
-        self._last_keyframe = frame.T_world_camera
-        self._frames_since_keyframe = 0
+        self._keyframe_choice.mark(frame, visible)
 
     @property
     def wants_objects(self) -> bool:
@@ -122,11 +114,10 @@ class Scene:
         rows = self.map.rows_of(visible)
         alive = rows >= 0
         number = self.keyframes
-        seen: Any = masks.label_images if getattr(self.segmenter, "takes_several", False) else masks
         points = rows[alive], visible.pixels[alive], visible.depths[alive]
         if objects is not None and isinstance(self.segmenter, ObjectSegmenter):
             self.segmenter.observe_objects(number, frame, *points, objects)
-        self.segmenter.observe(number, *points, seen)
+        self.segmenter.observe(number, *points, masks.label_images)
         self.images.add(number, frame.rgb)
         self._keyframe_poses[number] = np.asarray(frame.T_world_camera, float)
         self.keyframes += 1
@@ -145,9 +136,15 @@ class Scene:
             return self.snapshot
         instances, changes = self.identity.assign(found.outcome.instances)
         self.sequence += 1
-        ids = np.concatenate([np.zeros(1, np.int32), instances.ids])
         self.images.rank(found.outcome.views)
-        self.snapshot = Snapshot(
+        self.snapshot = self._snapshot(job, found, instances, changes)
+        return self.snapshot
+
+    def _snapshot(
+        self, job: SegmentationJob, found: Segmented, instances: Instances, changes: tuple[IdentityChange, ...]
+    ) -> Snapshot:
+        ids = np.concatenate([np.zeros(1, np.int32), instances.ids])
+        return Snapshot(
             self.sequence,
             job.stamp,
             job.cloud,
@@ -160,12 +157,24 @@ class Scene:
             names=instances.names or ("",) * len(instances),
             changes=changes,
         )
-        return self.snapshot
 
     def segment(self) -> Snapshot:
         """Both steps at once."""
         job = self.begin_segmentation()
         return self.finish_segmentation(job, job.run())
+
+    def segment_otherwise(self, prepare: Callable[[Cloud, Array], Callable[[], Segmentation]]) -> Snapshot:
+        """The map as another core sees it, whose `Segmenter.prepare` is given; the scene stays as it is.
+
+        What overlaps an instance of the last segmentation has its id.
+        """
+        self._compact()
+        cloud, rows = self.map.snapshot()
+        job = SegmentationJob(cloud, self.stamp, self.generation, prepare(cloud, rows))
+        found = job.run()
+        identity = IdentityTracker()
+        identity.restore(self.identity.state())
+        return self._snapshot(job, found, *identity.assign(found.outcome.instances))
 
     def _compact(self) -> None:
         """Dead rows must not pile up where there is no segmentation: before a camera that stands still."""
@@ -183,9 +192,8 @@ class Scene:
         self.images.reset()
         self.identity.reset()
         self._poses = PoseGate(self.config.keyframes)
+        self._keyframe_choice = KeyframeChoice(self.config.keyframes)
         self._keyframe_poses.clear()
-        self._last_keyframe = None
-        self._frames_since_keyframe = 0
         self.frames = self.keyframes = 0
         self.stamp = 0.0
         self.snapshot = Snapshot.empty()
@@ -244,6 +252,50 @@ class Scene:
     def camera_poses(self) -> list[Array]:
         """T_world_camera (4, 4) of the keyframes, in order."""
         return [self._keyframe_poses[n] for n in sorted(self._keyframe_poses)]
+
+
+class KeyframeChoice:
+    """Which frames 2D models look at: those that see something, and enough of it new or from elsewhere.
+
+    A frame is compared with the last keyframe: how far the camera has moved and turned, and how much of the image
+    shows what that keyframe saw too. Points are told by their ids, which outlive every compaction of the map.
+    """
+
+    def __init__(self, limits: KeyframeConfig):
+        self._limits = limits
+        self._last: tuple[Array, Array] | None = None
+
+    def wants(self, frame: Frame, visible: Visible) -> bool:
+        if not len(visible):
+            return False
+        if self._last is None:
+            return True
+        pose, ids = self._last
+        if float(np.linalg.norm(frame.T_world_camera[:3, 3] - pose[:3, 3])) >= self._limits.translation:
+            return True
+        if rotation_angle(frame.T_world_camera, pose) >= self._limits.rotation:
+            return True
+        return share_seen_before(visible, ids, frame.camera.size) < self._limits.overlap
+
+    def mark(self, frame: Frame, visible: Visible) -> None:
+        self._last = frame.T_world_camera, visible.ids
+
+
+def share_seen_before(visible: Visible, ids: Array, size: tuple[int, int]) -> float:
+    """The share of the seen image of `size` (width, height) that shows a point of `ids` (n,), ascending; 0 to 1.
+
+    Counted in cells of a 20th of the image's width and not in points: before a camera that stands still, depth noise
+    adds points around every surface for a hundred frames, and half of what is visible would soon count as new.
+    """
+    width, height = size
+    side = max(1, width // _CELLS_PER_WIDTH)
+    columns, rows = -(-width // side), -(-height // side)
+    u, v = ((visible.pixels.T + 0.5) / side).astype(np.int32)
+    cells = np.minimum(v, rows - 1) * columns + np.minimum(u, columns - 1)
+    seen, known = np.zeros(rows * columns, bool), np.zeros(rows * columns, bool)
+    seen[cells] = True
+    known[cells[np.isin(visible.ids, ids, assume_unique=True)]] = True
+    return int(known.sum()) / max(int(seen.sum()), 1)
 
 
 class PoseGate:

@@ -107,7 +107,7 @@ def test_a_model_that_throws_stops_nothing(live, box_room, monkeypatch):
             raise RuntimeError("out of order")
         return Masks2D.from_labels(frame.instance)
 
-    monkeypatch.setattr(runtime._masks, "masks", throw)
+    monkeypatch.setattr(runtime._masks.generator, "masks", throw)
     feed(runtime, box_room(5))
     assert until(lambda: runtime.statistics().counters.get("keyframes", 0) >= 3)
     assert runtime.statistics().counters["perception errors"] == 1 and "error" in events

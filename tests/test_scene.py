@@ -10,9 +10,10 @@ from seg3d_core.config import build
 from seg3d_core.errors import FrameError, MapFileError
 from seg3d_core.perception.ground_truth import GroundTruthMasks
 from seg3d_core.runtime.offline import run_offline
-from seg3d_core.scene import Scene
+from seg3d_core.scene import Scene, share_seen_before
+from seg3d_core.sources.synthetic.noise import kinect_depth
 from seg3d_core.storage import copy_scene, read_scene, restore_scene, write_scene
-from seg3d_core.types import Masks2D
+from seg3d_core.types import Masks2D, Visible
 
 SETTINGS = {"map.voxel_size": 0.05, "re0.min_points": 20, "runtime.segment_every": 3}
 
@@ -142,6 +143,29 @@ def test_saved_and_loaded_maps_go_on_with_the_same_ids(scene, box_room, tmp_path
     assert np.array_equal(scene.segment().labels, loaded.segment().labels)
 
 
+def test_all_label_images_of_a_frame_are_saved_and_taken_up_again(box_room, tmp_path):
+    def observe(scene, frames):
+        for frame in frames:
+            visible = scene.add_frame(frame)
+            own = Masks2D.from_labels(frame.instance)
+            halves = Masks2D.from_labels((frame.instance > 0) * (1 + (np.arange(80) >= 40)))
+            scene.add_observation(frame, visible, replace(own, others=(halves, own)))
+
+    frames = box_room(8)
+    whole, first, second = (build_scene(build(SETTINGS)) for _ in range(3))
+    observe(whole, frames)
+    observe(first, frames[:4])
+    write_scene(tmp_path / "map.seg3d", copy_scene(first, {}, ""))
+    restore_scene(second, read_scene(tmp_path / "map.seg3d"))
+    arrays = second.state()[1]
+    assert arrays["segmenter/log_label_images"].tolist() == [3] * 4
+    assert len(arrays["segmenter/log_masks"]) == 3 * len(arrays["segmenter/log_rows"])
+    observe(second, frames[4:])
+    a, b = whole.segment(), second.segment()
+    assert len(a.instances) == 3
+    assert a.labels.tobytes() == b.labels.tobytes() and a.instances.scores.tobytes() == b.instances.scores.tobytes()
+
+
 def test_a_map_of_another_voxel_size_is_refused_with_the_setting_to_change(scene, box_room, tmp_path):
     run(scene, box_room(4))
     file = tmp_path / "a.seg3d"
@@ -212,3 +236,108 @@ def test_a_loaded_scene_is_segmented_though_no_new_keyframe_came(scene, box_room
     scene.restore(*scene.state())
     after = run(scene, []).snapshot
     assert after.instances.ids.tolist() == before.instances.ids.tolist()
+
+
+# --- keyframes -----------------------------------------------------------------------------------
+
+OVERLAP_ALONE = {**SETTINGS, "keyframes.translation": 10.0, "keyframes.rotation": 3.2}
+
+
+@pytest.fixture(params=["fused", "given"])
+def overlap_scene(request, box_room, tmp_path) -> Scene:
+    """A scene that chooses keyframes by overlap alone, over a map that grows or over a given cloud."""
+    if request.param == "fused":
+        return build_scene(build(OVERLAP_ALONE))
+    fused = build_scene(build(SETTINGS))
+    for frame in box_room(30):
+        fused.add_frame(frame)
+    np.savez(tmp_path / "points.npz", xyz=fused.map.snapshot()[0].xyz)
+    return build_scene(build(OVERLAP_ALONE), tmp_path / "points.npz")
+
+
+def choose(scene, frames) -> list[int]:
+    """Numbers of the frames that become keyframes."""
+    chosen = []
+    for frame in frames:
+        visible = scene.add_frame(frame)
+        if scene.is_keyframe(frame, visible):
+            scene.mark_keyframe(frame, visible)
+            chosen.append(frame.index)
+    return chosen
+
+
+def test_a_turning_camera_gets_a_keyframe_where_too_little_of_the_last_one_is_left(overlap_scene, box_room):
+    chosen, last = [], np.empty(0, np.int64)
+    for frame in box_room(30):
+        visible = overlap_scene.add_frame(frame)
+        share = share_seen_before(visible, last, frame.camera.size)
+        assert overlap_scene.is_keyframe(frame, visible) == (share < 0.7)
+        if share < 0.7:
+            overlap_scene.mark_keyframe(frame, visible)
+            chosen, last = [*chosen, frame.index], visible.ids
+    # The view turns by 86 degrees, and is 64 degrees wide.
+    assert 4 <= len(chosen) <= 8 and chosen[0] == 0 and min(np.diff(chosen)) > 1
+
+
+def test_a_standing_camera_gets_one_keyframe_whatever_its_depth_noise(overlap_scene, box_room):
+    rng, frame = np.random.default_rng(3), box_room(1)[0]
+    noisy = [
+        replace(frame, depth=kinect_depth(frame.depth, np.ones_like(frame.depth), rng), index=i, stamp=i / 30)
+        for i in range(60)
+    ]
+    assert choose(overlap_scene, noisy) == [0]
+
+
+def test_a_door_that_opens_before_a_standing_camera_makes_a_keyframe(overlap_scene, box_room):
+    frame = box_room(1)[0]
+    width = frame.depth.shape[1]
+    door = frame.depth.copy()
+    door[:, width // 2 :] = 0.5
+    closed = [replace(frame, depth=door, index=i, stamp=i / 30) for i in range(10)]
+    # What is behind the door is there for the first time, and then is no news.
+    opened = [replace(frame, index=i, stamp=i / 30) for i in range(10, 20)]
+    assert choose(overlap_scene, closed + opened) == [0, 10]
+
+
+def test_what_was_seen_before_the_rows_moved_is_still_known(box_room, monkeypatch):
+    monkeypatch.setattr("seg3d_core.mapping.point_map.COMPACT_ROWS", 200)
+    scene, frame = build_scene(build(OVERLAP_ALONE)), box_room(1)[0]
+    near = replace(frame, depth=np.full_like(frame.depth, 0.7))
+    scene.mark_keyframe(frame, scene.add_frame(frame))
+    for i in range(1, 41):
+        scene.add_frame(replace(near if i % 2 else frame, stamp=frame.stamp + i / 30))
+    assert scene.map.epoch > 0
+    again, hidden = replace(frame, stamp=frame.stamp + 2), replace(near, stamp=frame.stamp + 2.1)
+    assert not scene.is_keyframe(again, scene.add_frame(again))
+    assert scene.is_keyframe(hidden, scene.add_frame(hidden))
+
+
+def test_motion_makes_keyframes_though_all_was_seen_before(box_room):
+    scene, frame = build_scene(build({**SETTINGS, "keyframes.overlap": 0.0})), box_room(1)[0]
+    moved = [replace(frame, index=i, T_world_camera=frame.T_world_camera + np.eye(4, k=3) * 0.02 * i) for i in range(9)]
+    assert choose(scene, [replace(f, stamp=f.index / 30) for f in moved]) == [0, 8]
+
+
+def test_a_frame_that_sees_nothing_is_no_keyframe_and_a_reset_begins_anew(scene, box_room):
+    first, second, third = box_room(3)
+    blind = replace(first, depth=np.zeros_like(first.depth))
+    assert not scene.is_keyframe(blind, scene.add_frame(blind))
+    assert choose(scene, [second]) == [second.index]
+    assert not scene.is_keyframe(second, scene.add_frame(second))
+    scene.reset()
+    assert scene.is_keyframe(third, scene.add_frame(third))
+
+
+@pytest.mark.parametrize("size", [(80, 60), (33, 47), (7, 5)])
+def test_the_share_seen_before_is_that_of_the_images_cells(size):
+    rng = np.random.default_rng(size[0])
+    ids = np.sort(rng.choice(500, 120, replace=False))
+    before = np.sort(rng.choice(500, 80, replace=False))
+    pixels = (rng.random((120, 2)) * size - 0.5).astype(np.float32)
+    side = max(1, size[0] // 20)
+    cells: dict[tuple[int, int], bool] = {}
+    for point, (u, v) in zip(ids, pixels, strict=True):
+        cell = int((u + 0.5) / side), int((v + 0.5) / side)
+        cells[cell] = cells.get(cell, False) or point in before
+    visible = Visible(ids, pixels, np.ones(120, np.float32), ids)
+    assert share_seen_before(visible, before, size) == sum(cells.values()) / len(cells)

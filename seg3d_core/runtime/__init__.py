@@ -2,6 +2,6 @@
 
 from .live import LiveRuntime
 from .offline import OfflineResult, run_offline
-from .statistics import Queue, Stage, Statistics
+from .statistics import Model, Queue, Stage, Statistics
 
-__all__ = ["LiveRuntime", "OfflineResult", "Queue", "Stage", "Statistics", "run_offline"]
+__all__ = ["LiveRuntime", "Model", "OfflineResult", "Queue", "Stage", "Statistics", "run_offline"]

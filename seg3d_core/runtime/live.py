@@ -20,19 +20,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ..build import build_masks, build_scene
+from ..build import build_scene
 from ..config import Config
 from ..errors import FrameError, Seg3DError
-from ..perception.base import MaskGenerator, look
 from ..perception.topic import PushedMasks
 from ..scene import SegmentationJob, Segmented
 from ..storage import copy_scene, read_scene, restore_scene, write_scene
 from ..types import Frame, Masks2D, Objects2D, QueryResult, Snapshot, Visible
 from .mailbox import Inbox, Mailbox
+from .mask_worker import MaskWorker
 from .offline import Observer
 from .statistics import Queue, Recorder, Statistics
 from .text_worker import TextWorker
-from .warmup import warm_up
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -73,16 +72,16 @@ class LiveRuntime:
     ):
         self.config = config
         self._scene = build_scene(config, points)
-        self._masks: MaskGenerator = build_masks(config)
-        self._wants_objects = self._scene.wants_objects
-        self._pushed = self._masks if isinstance(self._masks, PushedMasks) else None
         self._observer = observer
         self._on_snapshot = on_snapshot or (lambda snapshot: None)
         self._on_event = on_event or (lambda level, text: None)
         self._recorder = Recorder()
         self._reported: dict[str, float] = {}
         self._inbox = Inbox(_FRAMES_WAITING)
-        self._perception: Mailbox[tuple[int, Frame, Visible]] = Mailbox(1)
+        self._masks = MaskWorker(config, self._recorder, self._report, self._hand_over)
+        self._masks.wants_objects = self._scene.wants_objects
+        generator = self._masks.generator
+        self._pushed = generator if isinstance(generator, PushedMasks) else None
         self._segmentation: Mailbox[SegmentationJob] = Mailbox(1)
         self._text = TextWorker(config, self._recorder, self._report, self._labelled)
         self._waiters: deque[Future[Snapshot]] = deque()
@@ -102,20 +101,22 @@ class LiveRuntime:
 
     def start(self) -> None:
         """Compiles and loads what must be, then starts the threads: no frame waits for a compiler or a library."""
-        warm_up(self.config, self._masks)
+        self._masks.warm_up()
         self._text.load()
-        loops = (("scene", self._run_scene), ("perception", self._run_perception), ("segment", self._run_segmentation))
+        loops = (("scene", self._run_scene), ("segment", self._run_segmentation))
         self._threads = [threading.Thread(target=loop, name=f"seg3d-{name}", daemon=True) for name, loop in loops]
         for thread in self._threads:
             thread.start()
+        self._masks.start()
         self._text.start()
 
     def stop(self, timeout: float = 5.0) -> None:
         """Ends the threads; what they hold is thrown away, and who waits for an answer gets an error."""
         deadline = time.monotonic() + timeout
-        for box in (self._inbox, self._perception, self._segmentation):
+        for box in (self._inbox, self._masks, self._segmentation):
             box.close()
         self._text.stop(timeout)
+        self._masks.join(max(0.0, deadline - time.monotonic()))
         for thread in self._threads:
             thread.join(max(0.0, deadline - time.monotonic()))
         with self._unanswered_lock:
@@ -189,7 +190,7 @@ class LiveRuntime:
         """Counters, latencies, queues and memory as of now."""
         queues = {
             "frames": Queue(self._inbox.waiting_frames, _FRAMES_WAITING, self._inbox.dropped_frames),
-            "perception": Queue(len(self._perception), 1, self._perception.dropped),
+            "perception": self._masks.queue,
             "segmentation": Queue(len(self._segmentation), 1, self._segmentation.dropped),
         }
         scene = self._scene
@@ -199,6 +200,7 @@ class LiveRuntime:
             points=len(scene.map),
             instances=len(self.snapshot.instances),
             last_stamp=scene.stamp or None,
+            models={"masks": self._masks.model, "text": self._text.model},
         )
 
     # --- the scene's thread --------------------------------------------------------------------
@@ -229,11 +231,10 @@ class LiveRuntime:
             masks = self._pushed.masks(frame)
             if masks is not None:
                 self._observe(_Observation(self._scene.generation, frame, visible, masks))
-        elif self._masks.chooses_keyframes or self._scene.is_keyframe(frame):
-            self._scene.mark_keyframe(frame)
+        elif self._masks.chooses_keyframes or self._scene.is_keyframe(frame, visible):
+            self._scene.mark_keyframe(frame, visible)
             self._recorder.count("keyframes chosen")
-            if self._perception.put((self._scene.generation, frame, visible)):
-                self._recorder.count("keyframes overtaken")
+            self._masks.offer(self._scene.generation, frame, visible)
         if self._since_segmentation and time.monotonic() - self._observed_at > _STANDSTILL:
             self._begin_segmentation()
 
@@ -253,7 +254,7 @@ class LiveRuntime:
         with self._recorder.stage("observe"):
             self._scene.add_observation(seen.frame, seen.visible, seen.masks, seen.objects)
         self._recorder.count("keyframes")
-        self._recorder.count("masks", len(seen.masks))
+        self._recorder.count("masks", sum(map(len, seen.masks.label_images)))
         if self._observer:
             self._tell(self._observer.frame, seen.frame, seen.masks)
         self._observed_at = time.monotonic()
@@ -308,7 +309,7 @@ class LiveRuntime:
         self._publish(self._scene.snapshot)
 
     def _forget_work(self) -> None:
-        self._perception.clear()
+        self._masks.clear()
         self._recent.clear()
         if self._pushed is not None:
             self._pushed.clear()
@@ -317,23 +318,11 @@ class LiveRuntime:
 
     # --- the workers ---------------------------------------------------------------------------
 
-    def _run_perception(self) -> None:
-        while (item := self._perception.get()) is not None:
-            generation, frame, visible = item
-            try:
-                with self._recorder.stage("masks"):
-                    masks, objects = look(self._masks, frame, self._wants_objects)
-            except FrameError as error:
-                self._recorder.drop(error.reason)
-                self._report("warning", error.reason, f"no masks for a keyframe: {error}")
-            except Exception:  # a model that throws must not stop the mapping
-                self._recorder.count("perception errors")
-                log.exception("masks of one keyframe failed")
-                self._report("error", "masks", f"{self._masks.id} failed on a keyframe (traceback in the log)")
-            else:
-                if masks is not None:
-                    seen = _Observation(generation, frame, visible, masks, objects)
-                    self._inbox.put(partial(self._observe, seen))
+    def _hand_over(
+        self, generation: int, frame: Frame, visible: Visible, masks: Masks2D, objects: Objects2D | None
+    ) -> None:
+        """From the mask worker: what the scene's thread shall take."""
+        self._inbox.put(partial(self._observe, _Observation(generation, frame, visible, masks, objects)))
 
     def _run_segmentation(self) -> None:
         while (job := self._segmentation.get()) is not None:

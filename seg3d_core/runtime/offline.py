@@ -82,7 +82,7 @@ def _one_frame(
             visible = scene.add_frame(frame)
         recorder.count("frames")
         recorder.count("visible_points", len(visible))
-        if masks.chooses_keyframes or scene.is_keyframe(frame):
+        if masks.chooses_keyframes or scene.is_keyframe(frame, visible):
             found = _observe(scene, frame, visible, masks, recorder)
     except FrameError as error:
         if recorder.drop(error.reason) == 1:
@@ -98,11 +98,11 @@ def _observe(scene: Scene, frame: Frame, visible: Visible, masks: MaskGenerator,
         found, objects = look(masks, frame, scene.wants_objects)
     if found is None:
         return None
-    scene.mark_keyframe(frame)
+    scene.mark_keyframe(frame, visible)
     with recorder.stage("observe"):
         scene.add_observation(frame, visible, found, objects)
     recorder.count("keyframes")
-    recorder.count("masks", len(found))
+    recorder.count("masks", sum(map(len, found.label_images)))
     return found
 
 

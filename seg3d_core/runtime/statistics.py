@@ -34,6 +34,19 @@ class Queue:
 
 
 @dataclass(frozen=True)
+class Model:
+    """A network or the like that runs in a worker: its id, the stage that times it, and what is wrong, "" if nothing.
+
+    `dropped` counts what it was too slow for.
+    """
+
+    id: str
+    stage: str
+    fault: str = ""
+    dropped: int = 0
+
+
+@dataclass(frozen=True)
 class Statistics:
     """A consistent reading of everything that was counted."""
 
@@ -45,6 +58,7 @@ class Statistics:
     points: int = 0
     instances: int = 0
     last_stamp: float | None = None
+    models: dict[str, Model] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""

@@ -12,7 +12,7 @@ from ..errors import QueryError, Seg3DError
 from ..query.text import TextQuery
 from ..types import QueryResult, Snapshot
 from .mailbox import Mailbox
-from .statistics import Recorder
+from .statistics import Model, Recorder
 
 log = logging.getLogger(__name__)
 
@@ -39,15 +39,18 @@ class TextWorker:
         self._names: dict[int, str] = {}
         self._names_lock = threading.Lock()
         self._map = 0
+        self._fault = ""
 
     def load(self) -> None:
         """Loads the encoder now: importing its libraries stops all threads for seconds on a cold disk."""
         try:
             self._loaded()
         except Seg3DError as error:
+            self._fault = str(error)
             self._report("warning", "text", f"text queries are off: {error}")
         except Exception as error:  # a library that does not load here must not keep the map from starting
             self._recorder.count("text errors")
+            self._fault = str(error) or type(error).__name__
             log.exception("the text encoder did not load")
             self._report("error", "text", f"text queries are off: {error} (traceback in the log)")
 
@@ -83,6 +86,11 @@ class TextWorker:
         return self._query.encoder_id if self._query else ""
 
     @property
+    def model(self) -> Model:
+        """For diagnostics."""
+        return Model(self.encoder_id or "none", "features", self._fault, self._snapshots.dropped)
+
+    @property
     def memory_bytes(self) -> int:
         return self._query.memory_bytes if self._query else 0
 
@@ -105,6 +113,7 @@ class TextWorker:
             if self._query is None:
                 with self._recorder.stage("load encoder"):
                     self._query = build_query(self._config)
+                    self._fault = ""
             return self._query
 
     def _run(self) -> None:

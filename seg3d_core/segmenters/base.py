@@ -23,11 +23,11 @@ class Segmentation(Protocol):
 class Segmenter(Protocol):
     """Single-threaded. `rows` are rows of the map's arrays; they move only through `remap`."""
 
-    def observe(self, keyframe: int, rows: Array, pixels: Array, depths: Array, masks: Masks2D) -> None:
+    def observe(self, keyframe: int, rows: Array, pixels: Array, depths: Array, masks: tuple[Masks2D, ...]) -> None:
         """One keyframe: its visible points' rows int64 (n,), pixels float32 (n, 2), depths float32 (n,).
 
-        Where the segmenter's class says `takes_several = True`, `masks` is a tuple: all label images of the
-        frame, at least one and of one size, each evidence of its own. It is called once per keyframe.
+        `masks` are all label images of the frame, at least one and of one size, each evidence of its own. It is called
+        once per keyframe.
         """
         ...
 

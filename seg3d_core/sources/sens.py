@@ -97,7 +97,10 @@ class SensFile:
             )
         sensor = self._take(file, length).decode("utf-8", "replace")
         values = _HEADER.unpack(self._take(file, _HEADER.size))
-        colour_kind, depth_kind = self._kind("colour", values[64], _COLOUR_KINDS), self._kind("depth", values[65], _DEPTH_KINDS)
+        colour_kind, depth_kind = (
+            self._kind("colour", values[64], _COLOUR_KINDS),
+            self._kind("depth", values[65], _DEPTH_KINDS),
+        )
         matrices = np.array(values[:64]).reshape(4, 4, 4)
         colour_camera = self._camera("colour", matrices[0], values[66], values[67])
         depth_camera = self._camera("depth", matrices[2], values[68], values[69])
@@ -245,7 +248,9 @@ def _encode(frame: SensFrame, header: SensHeader) -> tuple[bytes, bytes]:
         depth = zlib.compress(depth, 6)
     if header.colour_kind == "raw":
         return np.ascontiguousarray(frame.rgb, np.uint8).tobytes(), depth
-    suffix, options = (".png", []) if header.colour_kind == "png" else (".jpg", [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+    suffix, options = (
+        (".png", []) if header.colour_kind == "png" else (".jpg", [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+    )
     _, data = cv2.imencode(suffix, cv2.cvtColor(frame.rgb, cv2.COLOR_RGB2BGR), options)
     return data.tobytes(), depth
 

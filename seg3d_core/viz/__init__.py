@@ -3,8 +3,16 @@
 from __future__ import annotations
 
 from .colours import draw_masks, id_colours
-from .picture import render_instances
+from .picture import render_comparison, render_instances
 from .ply import export_ply
 from .recording import NoRecording, Recording
 
-__all__ = ["NoRecording", "Recording", "draw_masks", "export_ply", "id_colours", "render_instances"]
+__all__ = [
+    "NoRecording",
+    "Recording",
+    "draw_masks",
+    "export_ply",
+    "id_colours",
+    "render_comparison",
+    "render_instances",
+]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,13 +40,49 @@ def render_instances(
     (4, 4). Walls that would hide the room and the ceiling are left out. An empty map gives a picture that says
     so. Raises Seg3DError when the file can't be written.
     """
+    _save(_page(snapshot, title, size, up, cameras, snapshot.labels), path)
+
+
+def render_comparison(
+    snapshots: Mapping[str, Snapshot],
+    path: str | Path,
+    *,
+    title: str = "",
+    size: tuple[int, int] = (1600, 800),
+    cameras: Sequence[Array] | None = None,
+) -> None:
+    """Writes one PNG with a picture as of `render_instances` for each of the snapshots of one map, from one view."""
+    first = next(iter(snapshots.values()))
+    pages = [_page(s, f"{title}: {name}", size, None, cameras, first.labels) for name, s in snapshots.items()]
+    image = Image.new("RGB", (size[0], size[1] * len(pages)), _PAGE)
+    for number, page in enumerate(pages):
+        image.paste(page, (0, number * size[1]))
+    _save(image, path)
+
+
+def _save(image: Image.Image, path: str | Path) -> None:
+    try:
+        image.save(path, "PNG", optimize=True)
+    except (OSError, ValueError) as error:
+        raise Seg3DError(f"cannot write {path}: {error}; give a .png in a folder that exists") from error
+
+
+def _page(
+    snapshot: Snapshot,
+    title: str,
+    size: tuple[int, int],
+    up: Array | None,
+    cameras: Sequence[Array] | None,
+    view_labels: Array,
+) -> Image.Image:
+    """`view_labels` (N,) are the instances that the view is chosen for."""
     width, height = (_SUPERSAMPLING * side for side in size)
     unit = height / 800
     margin, top, bottom = round(24 * unit), round((92 if title else 60) * unit), round(56 * unit)
     panel = (width - 3 * margin) // 2, height - top - bottom
     image = Image.new("RGB", (width, height), _PAGE)
     draw = ImageDraw.Draw(image)
-    scene = _Scene.of(snapshot, panel, up, cameras)
+    scene = DrawnMap.of(snapshot, panel, up, cameras, view_labels)
     if scene is not None:
         left, right = (
             scene.shade(scene.rgb, 0.35, outlines=False),
@@ -61,16 +97,14 @@ def render_instances(
     if scene is not None:
         _draw_labels(draw, scene, snapshot, (2 * margin + panel[0], top), unit)
     draw.text((margin, height - round(40 * unit)), _caption(snapshot), _FAINT_INK, _font(18 * unit))
-    try:
-        image.resize(size, Image.Resampling.BOX).save(path, "PNG", optimize=True)
-    except (OSError, ValueError) as error:
-        raise Seg3DError(f"cannot write {path}: {error}; give a .png in a folder that exists") from error
+    return image.resize(size, Image.Resampling.BOX)
 
 
 @dataclass(frozen=True, eq=False)
-class _Scene:
-    """The drawn points, and which of them shows in which pixel."""
+class DrawnMap:
+    """The drawn points, which rows of the cloud they are, and which of them shows in which pixel."""
 
+    rows: Array
     rgb: Array
     normals: Array
     labels: Array
@@ -82,8 +116,13 @@ class _Scene:
 
     @classmethod
     def of(
-        cls, snapshot: Snapshot, size: tuple[int, int], up: Array | None, cameras: Sequence[Array] | None
-    ) -> _Scene | None:
+        cls,
+        snapshot: Snapshot,
+        size: tuple[int, int],
+        up: Array | None,
+        cameras: Sequence[Array] | None,
+        view_labels: Array,
+    ) -> DrawnMap | None:
         cloud = snapshot.cloud
         rows = np.flatnonzero(np.isfinite(cloud.xyz).all(axis=1))
         rows = rows[:: max(1, -(-len(rows) // _MAX_POINTS))]
@@ -93,14 +132,14 @@ class _Scene:
         xyz, normals, labels = cloud.xyz[rows].astype(float), cloud.normals[rows].astype(float), snapshot.labels[rows]
         up = estimate_up(normals, cameras) if up is None else np.asarray(up, float) / np.linalg.norm(up)
         radius = 0.95 * spacing(xyz)
-        view = choose_view(xyz, normals, labels, up, radius, size[0] / size[1])
+        view = choose_view(xyz, normals, view_labels[rows], up, radius, size[0] / size[1])
         shown = view.faces(xyz, normals)
         index, depth = splat(*view.see(xyz[shown], normals[shown]), radius, view.focal * size[1], size)
         if not (index >= 0).any():
             return None
         gap = 2 * round(radius * view.focal * size[1] / float(np.median(depth[index >= 0]))) + 1
         index, depth = fill_pinholes(index, depth, gap)
-        return cls(cloud.rgb[rows][shown], normals[shown], labels[shown], index, depth, view, up, radius)
+        return cls(rows[shown], cloud.rgb[rows][shown], normals[shown], labels[shown], index, depth, view, up, radius)
 
     def shade(self, colours: Array, strength: float, outlines: bool) -> Array:
         """The panel float32 (H, W, 3) with points coloured uint8 (N, 3): soft light, contact shadows, outlines."""
@@ -154,7 +193,7 @@ def _without_strays(xyz: Array) -> Array:
 
 
 def _draw_labels(
-    draw: ImageDraw.ImageDraw, scene: _Scene, snapshot: Snapshot, corner: tuple[int, int], unit: float
+    draw: ImageDraw.ImageDraw, scene: DrawnMap, snapshot: Snapshot, corner: tuple[int, int], unit: float
 ) -> None:
     """Names (or #ids) at the visible middle of instances, the largest first, none over another."""
     seen = np.where(scene.index >= 0, scene.labels[scene.index], 0)
@@ -166,7 +205,7 @@ def _draw_labels(
         number = int(ids[k])
         if counts[k] < 260 * unit * unit:
             break
-        x, y, inside = _middle(seen == number)
+        x, y, inside = inner_point(seen == number)
         if inside < 5 * unit:
             continue
         text = names.get(number) or f"#{number}"
@@ -177,7 +216,7 @@ def _draw_labels(
             _draw_pill(draw, box, text, font, number, unit)
 
 
-def _middle(mask: Array) -> tuple[float, float, float]:
+def inner_point(mask: Array) -> tuple[float, float, float]:
     """The pixel (x, y) deepest inside a mask (a mean may lie outside), and how deep in pixels."""
     padded = cv2.copyMakeBorder(mask.astype(np.uint8), 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
     inside = cv2.distanceTransform(padded, cv2.DIST_L2, 3)

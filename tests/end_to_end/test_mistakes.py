@@ -209,3 +209,14 @@ def test_a_bag_that_was_cut_short(seg3d, tmp_path):
     (tmp_path / "drive.mcap").write_bytes(b"\x89MCAP0\r\n" + bytes(200))
     code, out, err = seg3d("check", tmp_path / "drive.mcap", "--json")
     assert code == 2 and out == "" and "cut short" in err and "Traceback" not in err
+
+
+def test_a_profile_says_what_it_lacks_once_and_what_mends_it(seg3d, scene, tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    code, out, err = seg3d("run", scene, "--out", tmp_path / "out", "--profile", "paper-re0", *SMALL)
+    assert code == 2 and out == "" and not (tmp_path / "out").exists()
+    assert "profile paper-re0: masks from cropformer" in err and "not for commercial use" in err
+    assert err.count("seg3d models fetch cropformer_hornet --from") == 1
+    assert "cannot run without what is missing" in err
+    code, _, err = seg3d("run", scene, "--out", tmp_path / "out", *SMALL)
+    assert code == 0 and "profile cpu-geometric: masks from geometric" in err and "missing:" not in err

@@ -9,9 +9,11 @@ from seg3d_core.errors import MapFileError
 from seg3d_core.lifting.keyframe_log import KeyframeLog, contingency
 
 
-def add(log: KeyframeLog, number: int, rows: list[int]) -> None:
+def add(log: KeyframeLog, number: int, rows: list[int], images: int = 1) -> None:
+    """Label image l has l + 2 masks, on which the points lie in turn."""
     n = len(rows)
-    log.append(number, np.array(rows), np.arange(n) % 3, np.arange(2 * n).reshape(n, 2) + 0.3, 2)
+    masks = np.array([np.arange(n) % (image + 3) for image in range(images)]).reshape(images, n)
+    log.append(number, np.array(rows, np.int64), masks, np.arange(2 * n).reshape(n, 2) + 0.3, range(2, 2 + images))
 
 
 def numbers(log: KeyframeLog) -> list[int]:
@@ -22,11 +24,30 @@ def test_keeps_rows_masks_and_rounded_pixels() -> None:
     log = KeyframeLog(5)
     add(log, 7, [4, 9])
     (keyframe,) = log
-    assert (keyframe.number, keyframe.mask_count) == (7, 2)
+    assert (keyframe.number, keyframe.mask_counts) == (7, (2,))
     assert keyframe.rows.tolist() == [4, 9]
-    assert keyframe.masks.tolist() == [0, 1]
+    assert keyframe.masks.tolist() == [[0, 1]]
     assert keyframe.pixels.tolist() == [[0, 1], [2, 3]]
-    assert log.memory_bytes > 0
+
+
+def test_keeps_all_label_images_of_a_keyframe() -> None:
+    log = KeyframeLog(5)
+    add(log, 7, [4, 9, 1, 2], images=3)
+    (keyframe,) = log
+    assert keyframe.mask_counts == (2, 3, 4)
+    assert keyframe.masks.tolist() == [[0, 1, 2, 0], [0, 1, 2, 3], [0, 1, 2, 3]]
+    assert keyframe.masks.dtype == np.int16
+
+
+@pytest.mark.parametrize("images", [1, 2, 5])
+def test_a_visible_point_costs_8_bytes_and_2_for_each_label_image(images: int) -> None:
+    log = KeyframeLog(100)
+    add(log, 0, list(range(1000)), images)
+    for_the_map = log.memory_bytes - 1000 * (8 + 2 * images)
+    for number in range(1, 10):
+        add(log, number, list(range(1000)), images)
+    assert log.memory_bytes == for_the_map + 10 * 1000 * (8 + 2 * images)
+    assert for_the_map <= 6 * 1000
 
 
 def test_when_full_the_oldest_that_others_cover_goes() -> None:
@@ -63,21 +84,26 @@ def test_a_large_log_makes_room_for_some_at_once_and_stays_bounded() -> None:
 
 def test_remap_moves_rows_and_leaves_old_arrays_alone() -> None:
     log = KeyframeLog(3)
-    add(log, 0, [0, 1, 2])
+    add(log, 0, [0, 1, 2], images=2)
     (before,) = log
     log.remap(np.array([2, -1, 0]))
     (after,) = log
     assert before.rows.tolist() == [0, 1, 2]
     assert after.rows.tolist() == [2, 0]
-    assert after.masks.tolist() == [0, 2]
+    assert after.masks.tolist() == [[0, 2], [0, 2]]
     assert after.pixels.tolist() == [[0, 1], [4, 5]]
 
 
 def test_restore_gives_the_same_log_and_goes_on_dropping_alike() -> None:
     log, other = KeyframeLog(3), KeyframeLog(3)
-    for number, rows in enumerate(([0, 1], [1, 2], [0, 2, 3])):
-        add(log, number, rows)
+    for number, (rows, images) in enumerate((([0, 1], 1), ([1, 2], 3), ([], 2))):
+        add(log, number, rows, images)
     other.restore(log.state())
+    for mine, its in zip(log, other, strict=True):
+        assert (mine.number, mine.mask_counts) == (its.number, its.mask_counts)
+        for name in ("rows", "masks", "pixels"):
+            a, b = getattr(mine, name), getattr(its, name)
+            assert (a.dtype, a.shape, a.tobytes()) == (b.dtype, b.shape, b.tobytes())
     for each in (log, other):
         add(each, 3, [5])
     assert numbers(log) == numbers(other)
@@ -92,15 +118,27 @@ def test_an_empty_log_restores() -> None:
 
 def test_restore_refuses_arrays_that_do_not_fit() -> None:
     log = KeyframeLog(3)
-    add(log, 0, [0, 1])
-    with pytest.raises(MapFileError, match="differ in length"):
-        log.restore({**log.state(), "rows": np.zeros(3, np.int32)})
-    for name, value in (
-        ("pixels", np.zeros((2, 1), np.uint16)),
-        ("mask_counts", np.full(1, 2_000_000_000, np.int32)),
-        ("mask_counts", np.full(1, -3, np.int32)),
+    add(log, 0, [0, 1], images=2)
+    for name, value, message in (
+        ("rows", np.zeros(3, np.int32), "differ in length"),
+        ("masks", np.zeros(2, np.int16), "differ in length"),
+        ("mask_counts", np.zeros(1, np.int32), "differ in length"),
+        ("label_images", np.array([1], np.int32), "differ in length"),
+        ("counts", np.array([1], np.int64), "differ in length"),
+        ("label_images", np.array([0], np.int32), "cannot be"),
+        ("label_images", np.array([1, 1], np.int32), "cannot be"),
+        ("counts", np.array([-2], np.int64), "cannot be"),
+        ("numbers", np.empty(0, np.int64), "cannot be"),
+        ("rows", np.full(2, -1, np.int32), "cannot be"),
+        ("masks", np.array([0, 3, 0, 0], np.int16), "cannot be"),
+        ("masks", np.full(4, -1, np.int16), "cannot be"),
+        ("pixels", np.zeros((2, 1), np.uint16), "cannot be"),
+        ("mask_counts", np.full(2, 2_000_000_000, np.int32), "cannot be"),
+        ("mask_counts", np.full(2, -3, np.int32), "cannot be"),
+        ("rows", np.full(2, np.nan), "whole numbers"),
+        ("masks", np.zeros((2, 2), np.int16), "whole numbers"),
     ):
-        with pytest.raises(MapFileError, match="cannot be"):
+        with pytest.raises(MapFileError, match=message):
             log.restore({**log.state(), name: value})
 
 

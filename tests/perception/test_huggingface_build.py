@@ -10,6 +10,7 @@ import pytest
 from seg3d_core.build import build_masks
 from seg3d_core.config import build
 from seg3d_core.errors import ConfigError, WeightsError
+from seg3d_core.perception import weights
 from seg3d_core.types import Camera, Frame
 
 NEEDS = "needs transformers and torch: pip install 'seg3d[hub]'"
@@ -58,7 +59,8 @@ def d_fine_folder(path: Path) -> Path:
     return path
 
 
-def test_a_detectors_boxes_become_masks_through_depth(tmp_path: Path) -> None:
+def test_a_detectors_boxes_become_masks_through_depth(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(weights, "find", lambda name, folder="": None)
     settings = {"perception.masks": "detector", "perception.model_dir": str(d_fine_folder(tmp_path))}
     generator = build_masks(build({**settings, "perception.min_score": 0.0}))
     rgb = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)

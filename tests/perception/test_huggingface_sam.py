@@ -15,8 +15,11 @@ from seg3d_core.types import Camera, FeatureMap, Frame, ObjectQueries2D
 torch = pytest.importorskip("torch", reason="needs torch: pip install 'seg3d[hub]'")
 transformers = pytest.importorskip("transformers", reason="needs transformers: pip install 'seg3d[hub]'")
 
-from seg3d_core.perception.huggingface.box_masks import DepthBoxes, DetectorMasks  # noqa: E402
+from seg3d_core.errors import WeightsError  # noqa: E402
+from seg3d_core.perception import weights  # noqa: E402
+from seg3d_core.perception.huggingface.box_masks import DepthBoxes, DetectorMasks, load_box_segmenter  # noqa: E402
 from seg3d_core.perception.huggingface.sam import Sam  # noqa: E402
+from seg3d_core.perception.mobile_sam import generator as mobile_sam  # noqa: E402
 
 SIDE, WIDTH = 128, 32
 
@@ -221,3 +224,18 @@ def test_boxes_become_masks_through_sam_and_none_stay_none(folder: Path) -> None
     assert np.array_equal(found.labels > 0, expected[0])
     nothing, _ = DetectorMasks(FixedDetector([], []), model).detect(frame)
     assert nothing.masks is not None and len(nothing.masks) == 0 and nothing.masks.labels.shape == (64, 96)
+
+
+def test_mobile_sam_makes_masks_of_boxes_where_its_weights_are_and_no_sam_is_named(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(weights, "_installed", lambda entry: [])
+    assert isinstance(load_box_segmenter(PerceptionConfig()), DepthBoxes)
+    (tmp_path / "mobile_sam.pt").write_bytes(b"cut off")
+    with pytest.raises(WeightsError, match="7 bytes"):
+        load_box_segmenter(PerceptionConfig(), tmp_path)
+    monkeypatch.setattr(mobile_sam, "load", lambda settings, weights_dir: "MobileSAM")
+    assert load_box_segmenter(PerceptionConfig(), tmp_path) == "MobileSAM"
+    named = load_box_segmenter(PerceptionConfig(box_segmenter_dir=str(folder)), tmp_path)
+    assert isinstance(named, Sam)

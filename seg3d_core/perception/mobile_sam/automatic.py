@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
+from numba import njit
 from scipy import ndimage
 
 from ...types import Array
@@ -171,8 +172,7 @@ def without_duplicates(found: Candidates, most_overlap: float) -> Candidates:
     """Of every two masks whose IoU exceeds `most_overlap`, the one of higher predicted IoU."""
     if not len(found):
         return found
-    masks = (found.logits > 0).reshape(len(found), -1).astype(np.float32)
-    common = masks @ masks.T
+    common = _common_pixels(_packed((found.logits > 0).reshape(len(found), -1)))
     area = np.diag(common)
     overlap = common / np.maximum(area[:, None] + area - common, 1)
     keep = np.ones(len(found), bool)
@@ -180,3 +180,31 @@ def without_duplicates(found: Candidates, most_overlap: float) -> Candidates:
         if keep[k]:
             keep[k + 1 :] &= overlap[k, k + 1 :] <= most_overlap
     return found.select(np.flatnonzero(keep))
+
+
+def _packed(masks: Array) -> Array:
+    """Masks bool (K, n) as bits, uint64 (K, ceil(n / 64))."""
+    bits = np.packbits(masks, axis=1)
+    return np.pad(bits, ((0, 0), (0, -bits.shape[1] % 8))).view(np.uint64)
+
+
+@njit(cache=True, nogil=True)
+def _common_pixels(packed: Array) -> Array:
+    """How many bits each two rows of (K, words) share, float32 (K, K).
+
+    A matrix product gives the same, but its threads wait busily for a core where others work too.
+    """
+    pairs, quads, octets = np.uint64(0x5555555555555555), np.uint64(0x3333333333333333), np.uint64(0x0F0F0F0F0F0F0F0F)
+    ones = np.uint64(0x0101010101010101)
+    one, two, four, top = np.uint64(1), np.uint64(2), np.uint64(4), np.uint64(56)
+    out = np.zeros((len(packed), len(packed)), np.float32)
+    for i in range(len(packed)):
+        for j in range(i + 1):
+            count = np.uint64(0)
+            for k in range(packed.shape[1]):
+                x = packed[i, k] & packed[j, k]
+                x = x - ((x >> one) & pairs)
+                x = (x & quads) + ((x >> two) & quads)
+                count += (((x + (x >> four)) & octets) * ones) >> top
+            out[i, j] = out[j, i] = count
+    return out

@@ -7,38 +7,22 @@ copy of the labels, so that none reads what another one wrote. Ties go to the ne
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 
 from ...lifting.keyframe_log import contingency
 from ...types import Array
-from ..matching import greedy_pairs
-from .base import FIRST_LABEL
-
-
-class Choice(Protocol):
-    """Which label each mask takes."""
-
-    def __call__(self, counts: Array, sizes: Array) -> Array:
-        """Row numbers of `counts` (masks + 1,), -1 = none.
-
-        counts (k, masks + 1): common points of k > 0 labels, ascending, and masks; sizes (masks + 1,): points of
-        each mask, those without label included, and 0 of mask 0, which takes no label.
-        """
-        ...
 
 
 def align_masks(
-    point_labels: Array, point_masks: Array, mask_count: int, next_label: int, choose: Choice
+    point_labels: Array, point_masks: Array, mask_count: int, next_label: int, choose: Majority
 ) -> tuple[Array, int]:
     """RE0 Alg. 1: int32 labels of masks 0..mask_count, and the next free one.
 
-    point_labels int32 (n,) are the points' labels of now, in which 0 and background count as none; point_masks
+    point_labels int32 (n,) are the points' labels of now, 0 = none; point_masks
     int16 (n,). Mask 0 and masks without points take no label.
     """
-    foreground = np.where(point_labels < FIRST_LABEL, np.int32(0), point_labels)
-    present, counts = contingency(foreground, point_masks, next_label, mask_count)
+    present, counts = contingency(point_labels, point_masks, next_label, mask_count)
     sizes = np.bincount(point_masks, minlength=mask_count + 1)
     sizes[0] = 0
     out = np.zeros(mask_count + 1, np.int32)
@@ -65,6 +49,11 @@ class Majority:
     count_unlabelled: bool
 
     def __call__(self, counts: Array, sizes: Array) -> Array:
+        """Row numbers of `counts` (masks + 1,), -1 = none.
+
+        counts (k, masks + 1): common points of k > 0 labels, ascending, and masks; sizes (masks + 1,): points of
+        each mask, those without label included, and 0 of mask 0, which takes no label.
+        """
         newest_first = counts[::-1]
         best, most = len(counts) - 1 - newest_first.argmax(axis=0), newest_first.max(axis=0)
         labelled = counts.sum(axis=0)
@@ -73,27 +62,6 @@ class Majority:
             may &= most >= sizes - labelled
         total = sizes if self.count_unlabelled else labelled
         return np.where(may & (_shares(most, total) > self.k_align), best, -1)
-
-
-@dataclass(frozen=True)
-class OneToOne:
-    """A label goes to one mask: pairs that share more than `k_align` of the mask's or the label's points, by IoU.
-
-    This keeps neighbours apart that an early mask held together. Points without label are left out. Ties in IoU go
-    to the newest label, then to the smallest mask.
-    """
-
-    k_align: float
-
-    def __call__(self, counts: Array, sizes: Array) -> Array:
-        labelled = counts.sum(axis=0)
-        visible = counts.sum(axis=1)[:, None]
-        allowed = (sizes > 0) & (_shares(counts, np.minimum(labelled, visible)) > self.k_align)
-        label, mask = np.nonzero(allowed & (counts > 0))
-        common = counts[label, mask]
-        iou = common / (labelled[mask] + visible[label, 0] - common)
-        order = np.lexsort((mask, -label, -iou))
-        return greedy_pairs(mask[order], label[order], len(sizes), len(counts))[0]
 
 
 def _shares(part: Array, whole: Array) -> Array:

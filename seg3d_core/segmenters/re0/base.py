@@ -13,8 +13,7 @@ from ...lifting.mask_votes import MaskVotes, PointVotes
 from ...lifting.views import InstanceSightings
 from ...types import Array, Cloud
 
-BACKGROUND = 1
-FIRST_LABEL = 2
+FIRST_LABEL = 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,13 +48,11 @@ class Reading(Protocol):
         """Labels that a point has room for."""
         ...
 
-    def observe(
-        self, votes: MaskVotes, rows: Array, depths: Array, masks: Array, mask_count: int, next_label: int
-    ) -> int:
-        """Names the masks of a keyframe, writes the names into `votes`, and gives the next free label.
+    def observe(self, votes: MaskVotes, rows: Array, masks: Array, mask_count: int, next_label: int) -> int:
+        """Names the masks of a label image, writes the names into `votes`, and gives the next free label.
 
-        rows int64 (n,) of the visible points, each once, below `len(votes)`; depths float (n,) in metres; masks
-        int16 (n,) in 0..mask_count, 0 = none. Labels are `FIRST_LABEL` and above; `next_label` and those after
+        rows int64 (n,) of the visible points, each once, below `len(votes)`; masks int16 (n,) in 0..mask_count,
+        0 = none. Labels are `FIRST_LABEL` and above; `next_label` and those after
         it are free.
         """
         ...

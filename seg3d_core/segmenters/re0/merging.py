@@ -39,8 +39,9 @@ def merge_instances(labels: Array, label_count: int, state: StateCopy, rule: Mer
     sizes = np.bincount(labels, minlength=label_count)
     for keyframe in state.keyframes:
         seen = by_row[keyframe.rows]
-        present, counts = contingency(seen, keyframe.masks, label_count, keyframe.mask_count)
-        merge_in_keyframe(present, counts, root, sizes, rule)
+        for masks, mask_count in zip(keyframe.masks, keyframe.mask_counts, strict=True):
+            present, counts = contingency(seen, masks, label_count, mask_count)
+            merge_in_keyframe(present, counts, root, sizes, rule)
     return root[labels]
 
 

@@ -1,4 +1,4 @@
-"""The readings of RE0 in which every point has one label: what they share, and where they differ."""
+"""The readings of RE0 by name; and the two in which every point has one label: what they share, where they differ."""
 
 from __future__ import annotations
 
@@ -11,15 +11,17 @@ from ...config import Re0Config
 from ...lifting.mask_votes import MaskVotes
 from ...lifting.views import InstanceSightings
 from ...types import Array
-from .alignment import Choice, Majority, OneToOne, align_masks
-from .base import BACKGROUND, FIRST_LABEL, Reading, StateCopy
-from .holes import fill_holes
+from .alignment import Majority, align_masks
+from .base import FIRST_LABEL, Reading, StateCopy
 from .merging import MergeRule, merge_instances
+from .streaming import StreamingReading
 
 
 def reading_of(config: Re0Config) -> Reading:
     """The reading that `config.reading` names."""
-    return {"paper": paper, "published": published, "seg3d": seg3d}[config.reading](config)
+    if config.reading == "seg3d":
+        return StreamingReading()
+    return {"paper": paper, "published": published}[config.reading](config)
 
 
 def paper(config: Re0Config) -> LabelReading:
@@ -29,9 +31,7 @@ def paper(config: Re0Config) -> LabelReading:
         slots=config.slots,
         choose=Majority(config.k_align, config.min_labelled, config.count_unlabelled),
         write=MaskVotes.cast,
-        background=0,
         merge=rule if config.merge else None,
-        fills_holes=False,
         score=_no_doubt,
     )
 
@@ -43,24 +43,8 @@ def published(config: Re0Config) -> LabelReading:
         slots=1,
         choose=Majority(config.k_align, min_labelled=0.0, count_unlabelled=True),
         write=MaskVotes.keep_newest,
-        background=0,
         merge=rule if config.merge else None,
-        fills_holes=False,
         score=_no_doubt,
-    )
-
-
-def seg3d(config: Re0Config) -> LabelReading:
-    """The paper's rules, with one mask to a label, a background that votes, and filled holes."""
-    rule = MergeRule(config.k_proj, config.k_mask, at_least=False, background=False)
-    return LabelReading(
-        slots=config.slots,
-        choose=OneToOne(config.k_align),
-        write=MaskVotes.cast,
-        background=BACKGROUND,
-        merge=rule if config.merge else None,
-        fills_holes=True,
-        score=InstanceSightings.scores,
     )
 
 
@@ -72,23 +56,18 @@ def _no_doubt(seen: InstanceSightings, sizes: Array) -> Array:
 class LabelReading:
     """`base.Reading` in which a point has one label.
 
-    choose: Alg. 1; write: how the labels given to visible points enter the state (eq. 2); background: the label of
-    points that are seen on no mask, 0 = none; merge: eqs. 3 to 5, None = never.
+    choose: Alg. 1; write: how the labels given to visible points enter the state (eq. 2); merge: eqs. 3 to 5,
+    None = never.
     """
 
     slots: int
-    choose: Choice
+    choose: Majority
     write: Callable[[MaskVotes, Array, Array], None]
-    background: int
     merge: MergeRule | None
-    fills_holes: bool
     score: Callable[[InstanceSightings, Array], Array]
 
-    def observe(
-        self, votes: MaskVotes, rows: Array, depths: Array, masks: Array, mask_count: int, next_label: int
-    ) -> int:
+    def observe(self, votes: MaskVotes, rows: Array, masks: Array, mask_count: int, next_label: int) -> int:
         names, next_label = align_masks(votes.majority(rows), masks, mask_count, next_label, self.choose)
-        names[0] = self.background
         self.write(votes, rows, names[masks])
         return next_label
 
@@ -99,8 +78,6 @@ class LabelReading:
         labels = np.searchsorted(used, labels).astype(np.int32)
         if self.merge is not None:
             labels = merge_instances(labels, len(used), state, self.merge)
-        if self.fills_holes:
-            labels = fill_holes(labels, state.votes.sightings, state.cloud.xyz)
         return np.maximum(labels - np.int32(FIRST_LABEL - 1), 0)
 
     def scores(self, seen: InstanceSightings, sizes: Array) -> Array:

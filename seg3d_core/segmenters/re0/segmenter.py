@@ -9,17 +9,15 @@ from functools import partial
 import numpy as np
 
 from ...config import Re0Config
-from ...errors import FrameError, MapFileError
+from ...errors import MapFileError
 from ...lifting.keyframe_log import KeyframeLog
+from ...lifting.mask_lookup import masks_at
 from ...lifting.mask_votes import MaskVotes
 from ...lifting.view_shapes import with_shapes
 from ...lifting.views import sightings
 from ...types import Array, Cloud, Instances, Masks2D, View
 from .base import FIRST_LABEL, Reading, StateCopy
 from .readings import reading_of
-
-# Tables of labels by masks are dense: beyond this, an image that holds no labels at all would take gigabytes.
-MOST_MASKS = 4096
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,8 +33,8 @@ class Re0Segmenter:
 
     def __init__(self, config: Re0Config):
         self.config = config
-        self._reading = reading_of(config)
-        self._votes = MaskVotes(self._reading.slots)
+        self.reading = reading_of(config)
+        self._votes = MaskVotes(self.reading.slots)
         self._log = KeyframeLog(config.max_keyframes)
         self._next_label = FIRST_LABEL
 
@@ -44,22 +42,23 @@ class Re0Segmenter:
     def memory_bytes(self) -> int:
         return self._votes.memory_bytes + self._log.memory_bytes
 
-    def observe(self, keyframe: int, rows: Array, pixels: Array, depths: Array, masks: Masks2D) -> None:
-        """Aligns the keyframe's masks (RE0 Alg. 1) and lets them say what its points are (eq. 2).
+    def observe(self, keyframe: int, rows: Array, pixels: Array, depths: Array, masks: tuple[Masks2D, ...]) -> None:
+        """Logs what the keyframe's points lie on, and lets the reading look at each label image in turn.
 
-        Raises FrameError where a pixel lies outside the label image, or a mask number above `len(masks)`.
+        Raises FrameError where a pixel lies outside a label image, or a mask number above its `len(masks)`.
         """
-        at = _rounded(pixels, masks)
-        point_masks = masks.labels[at[:, 1], at[:, 0]].astype(np.int16)
+        found = [masks_at(pixels, image) for image in masks]
+        on = np.stack([numbers for numbers, _ in found])
         self._votes.grow(int(rows.max(initial=-1)) + 1)
-        self._next_label = self._reading.observe(self._votes, rows, depths, point_masks, len(masks), self._next_label)
-        self._log.append(keyframe, rows, point_masks, at, len(masks))
+        for point_masks, image in zip(on, masks, strict=True):
+            self._next_label = self.reading.observe(self._votes, rows, point_masks, len(image), self._next_label)
+        self._log.append(keyframe, rows, on, found[0][1], [len(image) for image in masks])
 
     def prepare(self, cloud: Cloud, rows: Array) -> Callable[[], Re0Segmentation]:
         """Copies the votes of the cloud's points; the returned function needs nothing else of this object."""
         self._votes.grow(int(rows.max(initial=-1)) + 1)
         state = StateCopy(cloud, rows.copy(), self._votes.copy(rows), tuple(self._log))
-        return partial(_segment, self._reading, state, self.config.min_points)
+        return partial(_segment, self.reading, state, self.config.min_points)
 
     def remap(self, new_rows: Array) -> None:
         self._votes.remap(new_rows)
@@ -103,21 +102,3 @@ def _segment(reading: Reading, state: StateCopy, min_points: int) -> Re0Segmenta
 
 def _part(state: Mapping[str, Array], prefix: str) -> dict[str, Array]:
     return {name[len(prefix) :]: array for name, array in state.items() if name.startswith(prefix)}
-
-
-def _rounded(pixels: Array, masks: Masks2D) -> Array:
-    """Pixels (n, 2) as whole ones of the label image, int64. Raises FrameError where masks and pixels do not fit."""
-    height, width = masks.labels.shape
-    if len(masks) > MOST_MASKS:
-        raise FrameError(
-            "too_many_masks",
-            f"{len(masks)} masks in one image, at most {MOST_MASKS} are taken: is it an image of labels?",
-        )
-    if masks.labels.size and not 0 <= masks.labels.min() <= masks.labels.max() <= len(masks):
-        raise FrameError("mask_numbers", f"mask numbers must run from 0 to {len(masks)}: see Masks2D.from_labels")
-    if len(pixels) and not (pixels.min() >= -0.501 and (pixels.max(axis=0) <= (width - 0.499, height - 0.499)).all()):
-        raise FrameError(
-            "mask_size", f"masks of {width} x {height} pixels are smaller than the frame: make them its size"
-        )
-    # A pixel just inside the border may round to just outside of it.
-    return np.clip(np.rint(pixels).astype(np.int64), 0, (width - 1, height - 1))

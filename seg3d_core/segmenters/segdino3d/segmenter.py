@@ -28,8 +28,6 @@ class SegDino3DSegmenter:
     `depth_max` (m): depth beyond it places no object.
     """
 
-    takes_several = True
-
     def __init__(self, config: SegDino3DConfig, predictor: Predictor, depth_max: float = np.inf):
         self.config = config
         self._predictor = predictor
@@ -72,12 +70,13 @@ class SegDino3DSegmenter:
                 )
 
     def observe(self, keyframe: int, rows: Array, pixels: Array, depths: Array, masks: tuple[Masks2D, ...]) -> None:
-        """The first label image says how well a keyframe shows an instance; later, when instances are known.
+        """The masks say how well a keyframe shows an instance; later, when instances are known.
 
-        Raises FrameError where it does not fit the pixels.
+        Raises FrameError where they do not fit the pixels.
         """
-        point_masks, at = masks_at(pixels, masks[0])
-        self._log.append(keyframe, rows, point_masks, at, len(masks[0]))
+        found = [masks_at(pixels, image) for image in masks]
+        on_masks = np.stack([numbers for numbers, _ in found])
+        self._log.append(keyframe, rows, on_masks, found[0][1], [len(image) for image in masks])
 
     def prepare(self, cloud: Cloud, rows: Array) -> Callable[[], SegDino3DSegmentation]:
         """Copies features, objects and the log; the returned function shares nothing else with this object."""

@@ -6,7 +6,7 @@ Extra: `pip install 'seg3d[synthetic]'`. Nothing here imports the ray caster bef
 from __future__ import annotations
 
 from .export import export_scannet
-from .export_raw import export_raw_scan, export_raw_scannet
+from .export_raw import export_raw_scan, export_raw_scannet, write_release_tables
 from .source import SyntheticSource
 
-__all__ = ["SyntheticSource", "export_raw_scan", "export_raw_scannet", "export_scannet"]
+__all__ = ["SyntheticSource", "export_raw_scan", "export_raw_scannet", "export_scannet", "write_release_tables"]

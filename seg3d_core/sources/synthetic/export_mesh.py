@@ -37,14 +37,23 @@ def scan_mesh(source: SyntheticSource, edge: float = 0.05) -> ScanMesh:
     labels = {number: str(facts["label"]) for number, facts in source.instances.items()}
     objects = _objects(source, triangles, labels)[parent]
 
-    keys = np.concatenate([np.floor(corners.reshape(-1, 3) / _WELD + 0.37), np.repeat(objects, 3)[:, None]], axis=1)
-    _, first, vertex = np.unique(keys.astype(np.int64), axis=0, return_index=True, return_inverse=True)
+    first, vertex = _welded(corners.reshape(-1, 3), np.repeat(objects, 3))
     faces = vertex.reshape(-1, 3).astype(np.int32)
     points, face = corners.reshape(-1, 3)[first].astype(np.float32), first // 3
     rgb = _colours(source, points, parent[face], weights.reshape(-1, 3)[first], viewer[face])
     faces = faces[(faces != np.roll(faces, 1, axis=1)).all(axis=1)]
     used = set(np.unique(objects).tolist())
     return ScanMesh(points, rgb, faces, objects[face].astype(np.int32), {k: v for k, v in labels.items() if k in used})
+
+
+def _welded(points: Array, objects: Array) -> tuple[Array, Array]:
+    """One of the corners (n, 3) of each vertex, int (m,), and the vertex of each corner, int (n,)."""
+    # The shift keeps borders of cells away from round numbers, where corners like to lie.
+    cells = np.floor(points / _WELD + 0.37).astype(np.int64)
+    columns = (*(cells - cells.min(axis=0)).T, objects)
+    keys = np.ravel_multi_index(columns, tuple(int(column.max()) + 1 for column in columns))
+    _, first, vertex = np.unique(keys, return_index=True, return_inverse=True)
+    return first, vertex
 
 
 def subdivide(triangles: Array, edge: float) -> tuple[Array, Array]:

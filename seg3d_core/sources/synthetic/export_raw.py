@@ -88,10 +88,12 @@ def export_raw_scan(
     write_mesh(place / f"{scene}_vh_clean_2.ply", mesh)
     if not is_test:
         segments = np.asarray(segment(mesh.vertices, mesh.faces))
-        parameters = {"kThresh": "0.0001", "segMinVerts": "20", "minPoints": "750", "maxPoints": "30000"}
+        parameters = {"kThresh": "0.01", "segMinVerts": "20", "minPoints": "750", "maxPoints": "30000"}
         described = {"params": parameters, "sceneId": scene, "segIndices": segments.tolist()}
         (place / f"{scene}_vh_clean_2.0.010000.segs.json").write_text(json.dumps(described), encoding="utf-8")
-        (place / f"{scene}.aggregation.json").write_text(json.dumps(_aggregation(mesh, segments, scene)), encoding="utf-8")
+        (place / f"{scene}.aggregation.json").write_text(
+            json.dumps(_aggregation(mesh, segments, scene)), encoding="utf-8"
+        )
     facts = {
         "axisAlignment": " ".join(f"{number:.6f}" for number in np.eye(4).ravel()),
         "colorHeight": source.camera.height, "colorWidth": source.camera.width,
@@ -133,7 +135,12 @@ def _aggregation(mesh: ScanMesh, segments: Array, scene: str) -> dict[str, objec
         own = owner[0][owner[1] == number].tolist()
         if own:
             groups.append({"id": len(groups), "objectId": len(groups), "segments": own, "label": label})
-    return {"sceneId": f"scannet.{scene}", "appId": "seg3d.synthetic", "segGroups": groups, "segmentsFile": f"scannet.{scene}_vh_clean_2.0.010000.segs.json"}
+    return {
+        "sceneId": f"scannet.{scene}",
+        "appId": "seg3d.synthetic",
+        "segGroups": groups,
+        "segmentsFile": f"scannet.{scene}_vh_clean_2.0.010000.segs.json",
+    }
 
 
 def _label_table() -> str:

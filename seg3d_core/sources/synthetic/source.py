@@ -158,7 +158,7 @@ class SyntheticSource:
         return points, to_srgb(colour), normals.astype(np.float32), self.scene.instance[triangle]
 
     def viewers(self, points: Array) -> tuple[Array, Array]:
-        """The first frame that sees each surface point (n, 3), int (n,), -1 = none, and its depth there float32 (n,)."""
+        """The first frame to see each surface point (n, 3), int (n,), -1 = none, and its depth there, float32 (n,)."""
         viewer = np.full(len(points), -1)
         depth = np.ones(len(points), np.float32)
         for index, pose in enumerate(self.poses):

@@ -2,49 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-import numpy as np
 import pytest
 
 from seg3d_core.errors import Seg3DError
 
 torch = pytest.importorskip("torch")
 
-from seg3d_core.models.backbones import MinkUNet, Points, SpConvUNet, encode_scenes, point_features, pool, voxelise  # noqa: E402
+from seg3d_core.models.backbones import MinkUNet, Points, SpConvUNet, encode_scenes, voxelise  # noqa: E402
 from seg3d_core.models.backbones.scene import mean_per_group  # noqa: E402
 from seg3d_core.models.sparse import SparseTensor  # noqa: E402
-
-
-def batch(arrays: dict, ids: str = "superpoints") -> list[Points]:
-    result = []
-    for b in range(2):
-        points = torch.from_numpy(arrays[f"s{b}_points"])
-        superpoints = torch.from_numpy(arrays[f"s{b}_{ids}"]).long()
-        result.append(Points(points[:, :3], points[:, 3:] / 255, superpoints))
-    return result
-
-
-@pytest.mark.parametrize(("convention", "prefix"), [("minkowski", "mink"), ("spconv", "spconv")])
-def test_voxels(convention: str, prefix: str, golden: Callable) -> None:
-    arrays = golden("g_voxels")
-    scenes = batch(arrays)
-    voxels = voxelise(scenes, [point_features(scene, convention) for scene in scenes], convention)
-    np.testing.assert_array_equal(voxels.coordinates.indices, arrays[f"{prefix}_voxel_coords"])
-    np.testing.assert_array_equal(voxels.point_rows, arrays[f"{prefix}_inverse"])
-    np.testing.assert_allclose(voxels.features, arrays[f"{prefix}_voxel_feats"], rtol=0, atol=1e-6)
-    if convention == "spconv":
-        assert voxels.coordinates.extents == tuple(arrays["spconv_spatial_shape"].tolist())
-
-
-def test_pooling_with_an_id_that_no_point_has(golden: Callable) -> None:
-    arrays = golden("g_voxels")
-    scenes = batch(arrays, "superpoints_used")
-    values = torch.from_numpy(arrays["pool_point_feats"])
-    pooled = pool(scenes, values, torch.arange(len(values)), "minkowski")
-    np.testing.assert_allclose(torch.cat([p.features for p in pooled]), arrays["pool_out"], rtol=0, atol=1e-6)
-    np.testing.assert_allclose(torch.cat([p.positions for p in pooled]), arrays["pool_pos"], rtol=0, atol=1e-6)
-    assert not pooled[1].features[2].any()
 
 
 def test_means_and_their_gradient_against_loops() -> None:
@@ -71,7 +37,7 @@ def test_one_point_runs_in_evaluation_and_says_why_not_in_training(kind: type) -
     backbone = kind(3 if kind is MinkUNet else 6).eval()
     with torch.no_grad():
         (found,) = encode_scenes(backbone, [scene])
-    assert found.features.shape == (1, kind.out_channels)
+    assert found.features.shape == (1, backbone.out_channels)
     assert torch.equal(found.low, found.high)
     with pytest.raises(Seg3DError, match="two voxels"):
         encode_scenes(backbone.train(), [scene])

@@ -26,6 +26,7 @@ PARAMETERS = {
     "rectified": ("false", "the images are rectified", bool),
     "sync_slop": ("0.02", "largest distance of the stamps of one frame [s]", float),
     "profile": ("cpu-geometric", "a named set of settings", str),
+    "core": ("re0", "which core segments: re0 (zero-shot) or segdino3d (trained)", str),
     "maps_folder": ("~/.ros/seg3d", "save_map and load_map stay inside this folder", str),
     "use_sim_time": ("false", "take the time from /clock", bool),
 }

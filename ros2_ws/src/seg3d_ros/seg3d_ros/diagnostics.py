@@ -55,26 +55,27 @@ class Diagnostics:
                 self._publish()
 
     def _publish(self) -> None:
-        self._measure_rates()
-        situation = self._situation()
         statistics = self.runtime.statistics()
+        self._measure_rates({f"stage {name}": stage.count for name, stage in statistics.stages.items()})
+        situation = self._situation()
         message = DiagnosticArray()
         message.header.stamp = self.node.get_clock().now().to_msg()
         message.status = [
             self._input_status(situation),
             self._mapping_status(statistics),
             self._drops_status(statistics),
+            *(self._model_status(name, model, statistics) for name, model in statistics.models.items()),
         ]
         self.publisher.publish(message)
 
-    def _measure_rates(self) -> None:
+    def _measure_rates(self, runs: dict[str, int]) -> None:
         now = time.monotonic()
-        counts = {role: each.count for role, each in self.inputs.inputs.items()} | {"frames": self.inputs.frames}
+        counts = {role: each.count for role, each in self.inputs.inputs.items()} | {"frames": self.inputs.frames} | runs
         span = max(now - self._at, 1e-3)
         self._rates = {name: (n - self._counts.get(name, n)) / span for name, n in counts.items()}
         self._counts, self._at = counts, now
 
-    # --- the three statuses --------------------------------------------------------------------
+    # --- the statuses --------------------------------------------------------------------
 
     def _status(self, name: str, level: bytes, message: str, values: dict[str, Any]) -> DiagnosticStatus:
         status = DiagnosticStatus(level=level, message=message, hardware_id="seg3d")
@@ -134,6 +135,16 @@ class Diagnostics:
         lost = {f"lost in transport {each.topic}": each.lost for each in self.inputs.inputs.values() if each.lost}
         drops = {**statistics.drops, **lost}
         return self._status("drops", OK, f"{sum(drops.values())} dropped or lost" if drops else "none", drops)
+
+    def _model_status(self, name: str, model: Any, statistics: Any) -> DiagnosticStatus:
+        """One per model: whether it runs, how fast and how often, and what it was too slow for."""
+        stage = statistics.stages.get(model.stage)
+        values: dict[str, Any] = {"model": model.id, "overtaken": model.dropped}
+        if stage is not None:
+            values["latency"] = f"median {stage.median_ms:.1f} ms, p95 {stage.p95_ms:.1f} ms"
+            values["runs"] = stage.count
+            values["runs per second"] = f"{self._rates.get(f'stage {model.stage}', 0.0):.2f}"
+        return self._status(f"model {name}", WARN if model.fault else OK, model.fault or f"{model.id} runs", values)
 
     # --- facts for the explanation -------------------------------------------------------------
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 from . import stopping
 
 
 def main(args: list[str] | None = None) -> int:
+    # Before torch loads: its OpenMP threads would spin while they wait, on cores that the mapping needs.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     stop = stopping.install()
     from .segment_node import run
 

@@ -15,6 +15,8 @@ from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
 from rclpy.signals import SignalHandlerOptions
 
+from seg3d_core import readiness
+from seg3d_core.config import Config
 from seg3d_core.errors import Seg3DError
 from seg3d_core.runtime import LiveRuntime
 
@@ -70,8 +72,10 @@ class SegmentNode(LifecycleNode):
         self.outputs = Outputs(self, self.parameters, self.report)
         try:
             self.recording = _recording(self.parameters["recording"])
+            config = self.parameters.config()
+            self._tell_parts(config)
             runtime = LiveRuntime(
-                self.parameters.config(),
+                config,
                 points=self.parameters["points_file"] or None,
                 observer=self.recording,
                 on_snapshot=self.outputs.offer,
@@ -89,6 +93,12 @@ class SegmentNode(LifecycleNode):
         self.parameters.locked = True
         self.get_logger().info(backends.chosen())
         return SUCCESS
+
+    def _tell_parts(self, config: Config) -> None:
+        """Which profile runs, and what of it is not here."""
+        self.get_logger().info(readiness.opening(self.parameters.profile, config))
+        for sentence in readiness.missing_parts(config):
+            self.get_logger().warning(f"missing: {sentence}")
 
     @_said
     def on_activate(self, state: Any) -> TransitionCallbackReturn:

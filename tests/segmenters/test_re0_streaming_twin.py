@@ -258,7 +258,7 @@ class Twin:
             out[mask] = thing, iou[thing]
         return out
 
-    def exactness(self, things: list[int]) -> float:
+    def fit(self, things: list[int]) -> float:
         total = weight = 0.0
         for picture, sizes in zip(self.pictures, self.mask_sizes, strict=True):
             fits = self.fits(picture, things)
@@ -266,8 +266,7 @@ class Twin:
             roots = np.sqrt(np.array([sizes[m] for m in large], float))
             total += float(np.array([fits[m][1] for m in large], F) @ roots)
             weight += float(roots.sum())
-        fit = total / weight if weight else 0.0
-        return min(max((fit - streaming.DOUBTED) / (streaming.TRUSTED - streaming.DOUBTED), 0.0), 1.0)
+        return total / weight if weight else 0.0
 
     def votes(self, things: list[int], inertia: float, background: float) -> list[list[list]]:
         """Of each point: slots of [thing, weight], -1 = empty; the last one is for what it is part of already."""
@@ -325,17 +324,22 @@ class Twin:
         exact = 0.0
         for _ in range(streaming.MOST_PASSES):
             things = self.joined(1 + exact * (streaming.EXACT_TIMES - 1))
-            found = self.exactness(things)
+            fit = self.fit(things)
+            found = exactness(fit)
             if found <= exact:
                 break
             exact = found
         shown = {things[p] for picture in self.pictures for p, mask in picture.items() if mask}
-        inertia = streaming.INERTIA + exact * (streaming.EXACT_INERTIA - streaming.INERTIA)
+        inertia, exact = float(np.interp(fit, *streaming.INERTIA)), exactness(fit)
         background = exact * streaming.EXACT_BACKGROUND
         rounds = round(streaming.SMOOTHING + exact * (streaming.EXACT_SMOOTHING - streaming.SMOOTHING))
         for _ in range(streaming.OUTLINE_ROUNDS):
             things = self.smoothed(self.votes(things, inertia, background), rounds)
         return [thing if thing in shown else 0 for thing in things]
+
+
+def exactness(fit: float) -> float:
+    return min(max((fit - streaming.DOUBTED) / (streaming.TRUSTED - streaming.DOUBTED), 0.0), 1.0)
 
 
 def join(parts: dict[int, frozenset[int]], live: dict[int, list], number: int) -> None:

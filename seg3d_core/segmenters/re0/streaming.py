@@ -29,9 +29,11 @@ NEAR = 0.03
 DOUBTED, TRUSTED, EXACT_TIMES = 0.80, 0.86, 4.0
 # Trust changes the things, and these the trust.
 MOST_PASSES = 3
-# Weight of the superpoints' outline against the IoU of a mask that votes, with doubted masks and with exact ones;
-# and of the vote for nothing, which doubted masks do not have: what they miss looks like background.
-INERTIA, EXACT_INERTIA, EXACT_BACKGROUND = 0.8, 0.01, 0.25
+# Weight of the superpoints' outline against the IoU of a mask that votes, by the mean fit: masks that fit badly outline
+# nothing better than superpoints do, and exact ones anything.
+INERTIA = (0.66, 0.76, DOUBTED, TRUSTED), (4.0, 0.8, 0.8, 0.01)
+# Weight of the vote for nothing of exact masks; others have none, for what they miss looks like background.
+EXACT_BACKGROUND = 0.25
 OUTLINE_ROUNDS = 2
 # Rounds of averaging with the neighbours after each vote: exact masks need little.
 SMOOTHING, EXACT_SMOOTHING = 2, 1
@@ -72,8 +74,9 @@ class StreamingReading:
         if not len(state.cloud):
             return np.empty(0, np.int32)
         geometry = self._geometry_of(state.cloud)
-        things, exactness, shown = self._joined_things(state, geometry.regions)
-        inertia = INERTIA + exactness * (EXACT_INERTIA - INERTIA)
+        things, fit, shown = self._joined_things(state, geometry.regions)
+        exactness = _exactness(fit)
+        inertia = float(np.interp(fit, *INERTIA))
         rounds = round(SMOOTHING + exactness * (EXACT_SMOOTHING - SMOOTHING))
         point_of_row = state.by_row(np.arange(len(state.cloud), dtype=np.int32), outside=-1)
         thing_count = int(things.max()) + 1
@@ -85,7 +88,7 @@ class StreamingReading:
         return np.where(shown[things], things, 0).astype(np.int32)
 
     def _joined_things(self, state: StateCopy, regions: Regions) -> tuple[Array, float, Array]:
-        """The thing of each point, int32 (N,) from 1 on, how exact the masks are, 0 to 1, and whether any mask shows
+        """The thing of each point, int32 (N,) from 1 on, the masks' mean fit, and whether any mask shows
         the thing, bool (things + 1,)."""
         by_row = state.by_row(regions.of_point, outside=-1)
         table = mask_table(state.keyframes, by_row, len(regions))
@@ -96,13 +99,12 @@ class StreamingReading:
             _, numbers = np.unique(of_region, return_inverse=True)
             things = (numbers.reshape(-1)[regions.of_point] + 1).astype(np.int32)
             fit = mean_fit(state.keyframes, state.by_row(things, outside=-1), len(regions) + 1)
-            found = float(np.clip((fit - DOUBTED) / (TRUSTED - DOUBTED), 0, 1))
-            if found <= exactness:
+            if _exactness(fit) <= exactness:
                 break
-            exactness = found
+            exactness = _exactness(fit)
         shown = np.zeros(int(things.max()) + 1, bool)
         shown[numbers.reshape(-1)[table.on_masks()] + 1] = True
-        return things, exactness, shown
+        return things, fit, shown
 
     def scores(self, seen: InstanceSightings, sizes: Array) -> Array:
         """How well the best mask of any keyframe outlines each instance: its IoU, in quarters.
@@ -119,6 +121,11 @@ class StreamingReading:
             known = _Geometry(cloud, regions, neighbour_weights(cloud, regions.neighbours))
             self._geometry = known
         return known
+
+
+def _exactness(fit: float) -> float:
+    """0 = masks of a 2D model, 1 = exact masks."""
+    return float(np.clip((fit - DOUBTED) / (TRUSTED - DOUBTED), 0, 1))
 
 
 def mean_fit(keyframes: Sequence[LoggedKeyframe], by_row: Array, thing_count: int) -> float:

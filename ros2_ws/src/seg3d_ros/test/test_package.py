@@ -35,10 +35,13 @@ def test_launch_file(path, monkeypatch):
 def test_launch_arguments_are_parameters_of_the_node():
     from seg3d_ros.parameters import OWN
 
+    from seg3d_core.config import build
+
     tree = ast.parse((ROOT / "launch" / "segment.launch.py").read_text())
     (literal,) = [n.value for n in tree.body if isinstance(n, ast.Assign) and n.targets[0].id == "PARAMETERS"]
     arguments = {key.value: value.elts[0].value for key, value in zip(literal.keys, literal.values, strict=True)}
-    known = {own.name: own.default for own in OWN}
+    # `core` is a setting of the core, and has an argument beside the node's own parameters.
+    known = {"core": build().core, **{own.name: own.default for own in OWN}}
     for name, default in arguments.items():
         if name != "use_sim_time":
             assert str(known[name]).lower() == default.lower(), name

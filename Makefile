@@ -98,6 +98,7 @@ ifeq ($(TORCH),)
 else ifneq ($(TORCH),none)
 	$(BIN)/pip install -q "$(TORCH)"
 endif
+	@if $(BIN)/python -c "import torch" 2>/dev/null; then $(BIN)/pip install -q --no-build-isolation -e ".[hub]"; fi
 	@touch $@
 
 test: install $(VENV)/.test

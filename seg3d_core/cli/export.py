@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -49,13 +50,10 @@ def write_scannet(folder: Path, snapshot: Snapshot, scene: str) -> None:
 
     The masks count the points of `<scene>.npz`; labels are 1, since zero-shot instances have no class id.
     """
-    masks = folder / "predicted_masks"
-    masks.mkdir(parents=True, exist_ok=True)
+    from ..metrics.benchmark_text import write_predictions_text
+    from ..metrics.predictions import Predictions
+
+    predictions = Predictions.from_snapshot(snapshot)
+    labelled = replace(predictions, labels=np.ones(len(predictions), int), xyz=None)
+    write_predictions_text(folder, scene, labelled)
     write_instances(folder / f"{scene}.npz", snapshot)
-    lines = []
-    for k, (instance_id, score) in enumerate(zip(snapshot.instances.ids, snapshot.instances.scores, strict=True)):
-        inside = np.isin(snapshot.cloud.ids, snapshot.instances.members(k)).astype(np.uint8)
-        name = f"predicted_masks/{scene}_{instance_id:04d}.txt"
-        np.savetxt(folder / name, inside, fmt="%d")
-        lines.append(f"{name} 1 {score:.6f}\n")
-    (folder / f"{scene}.txt").write_text("".join(lines))

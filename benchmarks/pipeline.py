@@ -26,8 +26,8 @@ SIZES = ((320, 240), (640, 480))
 MEANING = {
     "integrate": "fusion and visibility, every frame",
     "masks": "geometric 2D masks, every keyframe",
-    "observe": "votes, alignment, log, JPEG, every keyframe",
-    "segment": "copy, merge, fill, score, boxes, ids: every 5th keyframe, beside the frames when live",
+    "observe": "masks of the points, log, JPEG, every keyframe",
+    "segment": "copy, superpoints, joining, outlines, score, boxes, ids: every 5th keyframe, beside the frames when live",
     "frame": "integrate, masks and observe together",
 }
 

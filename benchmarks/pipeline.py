@@ -27,7 +27,7 @@ MEANING = {
     "integrate": "fusion and visibility, every frame",
     "masks": "geometric 2D masks, every keyframe",
     "observe": "masks of the points, log, JPEG, every keyframe",
-    "segment": "copy, superpoints, joining, outlines, score, boxes, ids: every 5th keyframe, beside the frames when live",
+    "segment": "superpoints, joining, outlines, scores, boxes, ids: every 5th keyframe, beside the frames when live",
     "frame": "integrate, masks and observe together",
 }
 

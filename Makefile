@@ -120,11 +120,17 @@ colcon: $(NODE) $(VENV)/.test
 
 # Scenes with ground truth, in ScanNet's exported layout; examples/studio is one of them.
 SCENES ?= ../shared/data/house
+# Label images made elsewhere, and the script that degrades true ones (benchmarks/re0.py says what it expects).
+MASKS ?= ../shared/data/masks
+DEGRADE ?= ../shared/tools/degrade_masks.py
 benchmarks: install
 	$(BIN)/python benchmarks/mapping.py
 	$(BIN)/python benchmarks/pipeline.py
 	$(BIN)/python benchmarks/masks2d.py --scenes $(SCENES)
 	$(BIN)/python benchmarks/house.py --scenes $(SCENES) --masks gt --masks geometric
+	$(BIN)/python benchmarks/re0.py --scenes $(SCENES) --masks $(MASKS) --degrade $(DEGRADE) --fresh geometric --together "mobilesam+geometric, fresh"
+	$(BIN)/python benchmarks/superpoints.py --scenes $(SCENES)
+	$(BIN)/python benchmarks/evaluator.py
 	$(BIN)/python benchmarks/text.py $(SCENES)
 
 # Compiled from its source on PyPI against the torch that is installed. With nvcc and a CUDA torch: MINKOWSKI= builds for the GPU.

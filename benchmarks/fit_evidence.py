@@ -31,6 +31,7 @@ from seg3d_core.mapping.fixed_map import FixedMap
 from seg3d_core.mapping.points_file import read_points
 from seg3d_core.perception.label_files import LabelFiles
 from seg3d_core.segmenters.re0.evidence import FEATURES, all_features
+from seg3d_core.segmenters.re0.joining import candidates
 from seg3d_core.segmenters.re0.mask_table import mask_table, near_pairs
 from seg3d_core.segmenters.re0.regions import Regions, regions_of, regrouped
 from seg3d_core.sources.guess import open_source
@@ -98,10 +99,7 @@ def stage_samples(
     by_row[rows] = regions.of_point
     table = mask_table(keyframes, by_row, len(regions))
     near = near_pairs(table, regions.low, regions.high, SAMPLED_NEAR)
-    apart = ~np.isin(near[0] * len(regions) + near[1], regions.first.astype(np.int64) * len(regions) + regions.second)
-    first = np.concatenate([regions.first, near[0][apart]])
-    second = np.concatenate([regions.second, near[1][apart]])
-    contact = np.concatenate([regions.contact, np.zeros((apart.sum(), 4))])
+    first, second, contact = candidates(regions, near)
     features = all_features(
         first, second, contact, table.columns, table.counts, table.starts[:-1], table.starts[1:], table.pictures,
         table.sizes, regions.sizes, regions.sums, regions.low, regions.high,

@@ -22,16 +22,25 @@ FRAGMENT_POINTS = 100
 FRAGMENT_LIMIT = -3.0
 
 
-def joined(regions: Regions, table: MaskTable, more: tuple[Array, Array], weights: Weights) -> Array:
-    """The thing that each of S regions belongs to, int32 (S,): the number of its first region.
+def candidates(regions: Regions, more: tuple[Array, Array]) -> tuple[Array, Array, Array]:
+    """All pairs that may join: first and second int32 (E,), and their contact float64 (E, 4).
 
-    `more` are pairs of regions, int64 (P,) twice, that may join although they do not touch.
+    `more` are pairs of regions, int64 (P,) twice, that need not touch.
     """
     touching = regions.first.astype(np.int64) * len(regions) + regions.second
     apart = ~np.isin(more[0] * len(regions) + more[1], touching)
     first = np.concatenate([regions.first, more[0][apart]]).astype(np.int32)
     second = np.concatenate([regions.second, more[1][apart]]).astype(np.int32)
     contact = np.concatenate([regions.contact, np.zeros((int(apart.sum()), 4))])
+    return first, second, contact
+
+
+def joined(regions: Regions, table: MaskTable, more: tuple[Array, Array], weights: Weights) -> Array:
+    """The thing that each of S regions belongs to, int32 (S,): the number of its first region.
+
+    `more` are pairs of regions, int64 (P,) twice, that may join although they do not touch.
+    """
+    first, second, contact = candidates(regions, more)
     of_region = _join(
         first,
         second,

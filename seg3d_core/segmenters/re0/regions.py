@@ -20,8 +20,6 @@ SUPERPOINT_THRESHOLD = 0.01
 SUPERPOINT_POINTS = 8
 # Where no normal is known, superpoints know no folds, and are cut into cells of so many times the points' spacing.
 CELL = 3.0
-# Sums that `Regions.sums` keeps of each region: CIELAB colour, normal, position.
-COLOUR, NORMAL, POSITION = slice(0, 3), slice(3, 6), slice(6, 9)
 # Beyond this a difference of colour says nothing more, in CIELAB units.
 MOST_COLOUR_STEP = 50.0
 
@@ -30,9 +28,10 @@ MOST_COLOUR_STEP = 50.0
 class Regions:
     """S superpoints of a cloud of N points, and the E pairs of them that touch.
 
-    neighbours: the points' graph; of_point int32 (N,); sizes float64 (S,) in points; sums float64 (S, 9); low and
-    high float64 (S, 3), the corners of their boxes; first < second int32 (E,); contact float64 (E, 4): of the point
-    pairs across, how many there are, and the sums of step, convexity and difference of colour (see `_contacts`).
+    neighbours: the points' graph; of_point int32 (N,); sizes float64 (S,) in points; sums float64 (S, 9) of CIELAB
+    colour, normal and position; low and high float64 (S, 3), the corners of their boxes; first < second int32 (E,);
+    contact float64 (E, 4): of the point pairs across, how many there are, and the sums of step, convexity and
+    difference of colour (see `_contacts`).
     """
 
     neighbours: Neighbours

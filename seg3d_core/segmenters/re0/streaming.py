@@ -37,6 +37,8 @@ EXACT_BACKGROUND = 0.25
 OUTLINE_ROUNDS = 2
 # Rounds of averaging with the neighbours after each vote: exact masks need little.
 SMOOTHING, EXACT_SMOOTHING = 2, 1
+# Of an instance that no mask outlines: least sure, but found.
+LEAST_SCORE = np.float32(0.125)
 # Masks of fewer visible points say nothing of how exact the masks are.
 MIN_MASK_POINTS = 30
 
@@ -107,11 +109,11 @@ class StreamingReading:
         return things, fit, shown
 
     def scores(self, seen: InstanceSightings, sizes: Array) -> Array:
-        """How well the best mask of any keyframe outlines each instance: its IoU, in quarters.
+        """How well the best mask of any keyframe outlines each instance: its IoU, in quarters, `LEAST_SCORE` below.
 
-        With real masks no finer order of the instances is better than chance.
+        Finer orders of the instances ranked worse with real masks.
         """
-        return seen.best_outlines(sizes)
+        return np.maximum(seen.best_outlines(sizes), LEAST_SCORE)
 
     def _geometry_of(self, cloud: Cloud) -> _Geometry:
         # A given cloud stays as it is, and so do its superpoints.

@@ -41,7 +41,9 @@ class BaseMap(ABC):
         )
         self._image = DepthImage(*(np.empty((0, 0), np.float32) for _ in range(3)))
         self._limits = np.empty((0, 0), np.float32)
-        self._sums = Sums(np.empty((0, COLUMNS)), np.empty(0, np.int32), np.empty(0, np.int32))
+        self._sums = Sums(
+            np.empty((0, COLUMNS)), np.empty(0, np.int32), np.empty((0, 3), np.int32), np.empty(0, np.int32)
+        )
         self._found: tuple[Array, ...] = (
             np.empty(0, np.int64),
             np.empty((0, 3), np.float32),

@@ -21,6 +21,10 @@ from .block_index import add_row, find_or_add_block, slot_of
 XYZ, RGB, NORMAL, WEIGHT = slice(0, 3), slice(3, 6), slice(6, 9), 9
 COLUMNS = 10
 
+# A surface on the border of two voxels, as many a floor, would leave a layer of points on either side of it. So a pixel
+# in a voxel without a point goes to the nearest point within so many voxels in the voxels beside it, if there is one.
+TWIN = 0.65
+
 # Entries of `counters`.
 BLOCKS, ROWS, LIVE, TOUCHED, DROPPED, NEXT_ID = range(6)
 
@@ -53,12 +57,13 @@ class Sums(NamedTuple):
     """What a frame says of the voxels that it touches.
 
     values float64 (n, 10): sums over pixels of position, colour and normal, and their number; rows int32
-    (n,) of those voxels; places int32 (R,): for each row of the map its place in `values`, meaningful only
-    if `rows` there gives the row back (a sparse set, which needs no clearing).
+    (n,) of those voxels, and voxels int32 (n, 3); places int32 (R,): for each row of the map its place in `values`,
+    meaningful only if `rows` there gives the row back (a sparse set, which needs no clearing).
     """
 
     values: Array
     rows: Array
+    voxels: Array
     places: Array
 
 
@@ -128,12 +133,36 @@ def _bear_row(blocks, block, slot, ids, points, counters):
 
 
 @njit(cache=True, nogil=True)
-def _begin_sums(sums, counters, row):
-    """An empty place in the sums for a row that this frame had not touched."""
+def _twin(blocks, points, px, py, pz, x, y, z, inverse_size):
+    """The nearest point within `TWIN` of a position in voxel (x, y, z), of the seven voxels at the nearest corner:
+    its row, -1 = none, and its voxel."""
+    dx = np.int32(1 if px * inverse_size - x >= 0.5 else -1)
+    dy = np.int32(1 if py * inverse_size - y >= 0.5 else -1)
+    dz = np.int32(1 if pz * inverse_size - z >= 0.5 else -1)
+    found, tx, ty, tz = -1, x, y, z
+    nearest = (TWIN / inverse_size) ** 2
+    for corner in range(1, 8):
+        vx = x + dx if corner & 1 else x
+        vy = y + dy if corner & 2 else y
+        vz = z + dz if corner & 4 else z
+        block = find_or_add_block(blocks, -1, vx >> 3, vy >> 3, vz >> 3)
+        row = blocks.slots[block, slot_of(vx, vy, vz)] if block >= 0 else -1
+        if row < 0:
+            continue
+        away = (points[row, 0] - px) ** 2 + (points[row, 1] - py) ** 2 + (points[row, 2] - pz) ** 2
+        if away < nearest:
+            found, tx, ty, tz, nearest = row, vx, vy, vz, away
+    return found, tx, ty, tz
+
+
+@njit(cache=True, nogil=True)
+def _begin_sums(sums, counters, row, x, y, z):
+    """An empty place in the sums for a row, of voxel (x, y, z), that this frame had not touched."""
     place = counters[TOUCHED]
     counters[TOUCHED] += 1
     sums.places[row] = place
     sums.rows[place] = row
+    sums.voxels[place, 0], sums.voxels[place, 1], sums.voxels[place, 2] = x, y, z
     sums.values[place, :] = 0
     return place
 
@@ -172,13 +201,18 @@ def sum_rows(start, image, rgb, camera, inverse_size, max_points, blocks, ids, p
                 counters[BLOCKS] = max(counters[BLOCKS], block + 1)
             slot = slot_of(x, y, z)
             row = slots[block, slot] if block >= 0 else -1
+            tx, ty, tz = x, y, z
+            if row < 0:
+                row, tx, ty, tz = _twin(blocks, points, xyz[0, u], xyz[1, u], xyz[2, u], x, y, z, inverse_size)
             if row < 0 and block >= 0 and counters[LIVE] < max_points:
                 row = _bear_row(blocks, block, slot, ids, points, counters)
+                for axis in range(3):
+                    points[row, axis] = xyz[axis, u]
             place = -1
             if row >= 0:
                 place = places[row]
                 if place >= counters[TOUCHED] or row_at[place] != row:
-                    place = _begin_sums(sums, counters, row)
+                    place = _begin_sums(sums, counters, row, tx, ty, tz)
             n = 0
             px = py = pz = 0.0
             nx = ny = nz = np.float32(0)
@@ -213,8 +247,9 @@ def sum_rows(start, image, rgb, camera, inverse_size, max_points, blocks, ids, p
 
 
 @njit(cache=True, nogil=True)
-def apply_sums(sums, touched, rotation, max_weight, points):
-    """Moves the points' running means by what the frame says: each frame counts once, whatever its pixels."""
+def apply_sums(sums, touched, rotation, voxel_size, max_weight, points):
+    """Moves the points' running means by what the frame says: each frame counts once, whatever its pixels. A point
+    does not leave its voxel."""
     r = rotation
     for place in range(touched):
         value, point = sums.values[place], points[sums.rows[place]]
@@ -222,6 +257,9 @@ def apply_sums(sums, touched, rotation, max_weight, points):
         share = 1.0 / weight
         for column in range(6):
             point[column] += (value[column] / value[9] - point[column]) * share
+        for axis in range(3):
+            low = sums.voxels[place, axis] * voxel_size
+            point[axis] = min(max(point[axis], low), low + voxel_size)
         point[9] = weight
         length = np.sqrt(value[6] ** 2 + value[7] ** 2 + value[8] ** 2)
         if length > 0:

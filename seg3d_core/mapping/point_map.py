@@ -25,6 +25,8 @@ COMPACT_ROWS, COMPACT_SHARE = 10_000, 0.25
 class PointMap(BaseMap):
     """Fuses frames into voxels of `config.voxel_size`: running means of position, colour and normal.
 
+    What a frame shows in a voxel without a point goes to a point that is near in a voxel beside it, if there is one
+    (`fusion.TWIN`): surfaces are one layer of points, wherever they lie.
     A point's weight is the number of frames that saw its voxel, at most `max_weight`. Frames that see
     through a point take `fade` off its weight; at 0 it leaves the map, and its voxel may be born again
     under a new id. Images are taken as rectified: lens distortion is not applied.
@@ -48,7 +50,9 @@ class PointMap(BaseMap):
     def _fuse(self, frame: Frame, camera: Pinhole) -> int:
         h, w = self._image.du.shape
         if len(self._sums.rows) < h * w:
-            self._sums = self._sums._replace(values=np.empty((h * w, COLUMNS)), rows=np.empty(h * w, np.int32))
+            self._sums = self._sums._replace(
+                values=np.empty((h * w, COLUMNS)), rows=np.empty(h * w, np.int32), voxels=np.empty((h * w, 3), np.int32)
+            )
         rgb = plain(frame.rgb, np.uint8)
         counters = np.zeros(6, np.int64)
         counters[[BLOCKS, ROWS, LIVE, NEXT_ID]] = self._index.count, self._rows, self._live, self._next_id
@@ -65,7 +69,9 @@ class PointMap(BaseMap):
             )
             if reached == h:
                 break
-        apply_sums(self._sums, counters[TOUCHED], camera.rotation, self.config.max_weight, self._points)
+        apply_sums(
+            self._sums, counters[TOUCHED], camera.rotation, self.config.voxel_size, self.config.max_weight, self._points
+        )
         if counters[DROPPED]:
             if not self.saturated:
                 logger.warning("the map is full at %d points (map.max_points): new surface is left out", self._live)

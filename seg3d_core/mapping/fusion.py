@@ -133,23 +133,33 @@ def _bear_row(blocks, block, slot, ids, points, counters):
 
 
 @njit(cache=True, nogil=True)
-def _twin(blocks, points, px, py, pz, x, y, z, inverse_size):
-    """The nearest point within `TWIN` of a position in voxel (x, y, z), of the seven voxels at the nearest corner:
-    its row, -1 = none, and its voxel."""
-    dx = np.int32(1 if px * inverse_size - x >= 0.5 else -1)
-    dy = np.int32(1 if py * inverse_size - y >= 0.5 else -1)
-    dz = np.int32(1 if pz * inverse_size - z >= 0.5 else -1)
+def _twin(blocks, home, points, px, py, pz, x, y, z, inverse_size):
+    """The nearest point within `TWIN` of a position in voxel (x, y, z) of block `home` (-1 = none), of the seven voxels
+    at the nearest corner: its row, -1 = none, and its voxel."""
+    slots = blocks.slots
+    fx, fy, fz = px * inverse_size - x, py * inverse_size - y, pz * inverse_size - z
+    dx = np.int32(1 if fx >= 0.5 else -1)
+    dy = np.int32(1 if fy >= 0.5 else -1)
+    dz = np.int32(1 if fz >= 0.5 else -1)
+    ax, ay, az = min(fx, 1 - fx) ** 2, min(fy, 1 - fy) ** 2, min(fz, 1 - fz) ** 2
     found, tx, ty, tz = -1, x, y, z
-    nearest = (TWIN / inverse_size) ** 2
+    nearest = TWIN * TWIN
     for corner in range(1, 8):
+        # A voxel that is farther than the nearest point needs no look.
+        least = (ax if corner & 1 else 0.0) + (ay if corner & 2 else 0.0) + (az if corner & 4 else 0.0)
+        if least >= nearest:
+            continue
         vx = x + dx if corner & 1 else x
         vy = y + dy if corner & 2 else y
         vz = z + dz if corner & 4 else z
-        block = find_or_add_block(blocks, -1, vx >> 3, vy >> 3, vz >> 3)
-        row = blocks.slots[block, slot_of(vx, vy, vz)] if block >= 0 else -1
+        block = home
+        if vx >> 3 != x >> 3 or vy >> 3 != y >> 3 or vz >> 3 != z >> 3:
+            block = find_or_add_block(blocks, -1, vx >> 3, vy >> 3, vz >> 3)
+        row = slots[block, slot_of(vx, vy, vz)] if block >= 0 else -1
         if row < 0:
             continue
         away = (points[row, 0] - px) ** 2 + (points[row, 1] - py) ** 2 + (points[row, 2] - pz) ** 2
+        away *= inverse_size * inverse_size
         if away < nearest:
             found, tx, ty, tz, nearest = row, vx, vy, vz, away
     return found, tx, ty, tz
@@ -203,7 +213,7 @@ def sum_rows(start, image, rgb, camera, inverse_size, max_points, blocks, ids, p
             row = slots[block, slot] if block >= 0 else -1
             tx, ty, tz = x, y, z
             if row < 0:
-                row, tx, ty, tz = _twin(blocks, points, xyz[0, u], xyz[1, u], xyz[2, u], x, y, z, inverse_size)
+                row, tx, ty, tz = _twin(blocks, block, points, xyz[0, u], xyz[1, u], xyz[2, u], x, y, z, inverse_size)
             if row < 0 and block >= 0 and counters[LIVE] < max_points:
                 row = _bear_row(blocks, block, slot, ids, points, counters)
                 for axis in range(3):

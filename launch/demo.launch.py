@@ -17,12 +17,12 @@ def generate_launch_description() -> LaunchDescription:
         DeclareLaunchArgument("rate", default_value="10.0", description="frames per second"),
         DeclareLaunchArgument("loop", default_value="false", description="start anew at the end"),
         DeclareLaunchArgument("rviz", default_value="true", description="open RViz"),
-        DeclareLaunchArgument("profile", default_value="cpu-geometric", description="a named set of settings"),
     ]
-    # Included first: it sets the Fast DDS profile, and it is the publisher's that counts.
+    # Included first: it sets the Fast DDS profile, and it is the publisher's that counts. Its other arguments reach it
+    # from the command line.
     node = IncludeLaunchDescription(
         PythonLaunchDescriptionSource(segment),
-        launch_arguments={name: LaunchConfiguration(name) for name in ("rviz", "profile")}.items(),
+        launch_arguments={"rviz": LaunchConfiguration("rviz")}.items(),
     )
     player = Node(
         package="seg3d_ros",

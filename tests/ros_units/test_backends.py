@@ -12,6 +12,7 @@ from seg3d_ros.sync import Synchroniser
 from seg3d_ros.transforms import TopicPoses, TransformBuffer, TransformError
 
 from seg3d_core.errors import FrameError
+from seg3d_core.sources.messages import colour_of, depth_of, pixel_format
 
 Z90 = (0.0, 0.0, np.sqrt(0.5), np.sqrt(0.5))
 NONE = (0.0, 0.0, 0.0, 1.0)
@@ -25,7 +26,6 @@ synchronisers = pytest.mark.parametrize(
     "make", pair(Synchroniser, backends.FilterSynchroniser, backends.message_filters)
 )
 buffers = pytest.mark.parametrize("make", pair(TransformBuffer, backends.Tf2Buffer, backends.tf2_ros))
-decoders = pytest.mark.parametrize("decode", pair(convert.image_to_numpy, backends.bridge_to_numpy, backends.cv_bridge))
 
 
 def item(stamp):
@@ -174,49 +174,81 @@ def test_topic_poses_say_what_they_have():
     assert "1.000 to 1.000" in poses.explain("camera", 2.0)
 
 
-def slow_decode(message):
-    """Byte by byte, as the message's definition says."""
-    kind, channels = validate.ENCODINGS[message.encoding]
-    size = np.dtype(kind).itemsize
-    order = "big" if message.is_bigendian else "little"
-    out = np.zeros((message.height, message.width, channels), kind)
-    data = bytes(message.data)
+CHANNELS = {"rgb": (0, 1, 2), "bgr": (2, 1, 0), "8UC": (2, 1, 0), "mon": (0, 0, 0)}
+
+
+def slow_colour(message):
+    """Pixel by pixel, as the message's definition says; of the encodings that need no neighbours."""
+    dtype, channels = pixel_format(message.encoding)
+    order = CHANNELS["mon"] if channels == 1 else CHANNELS[message.encoding[:3]]
+    out = np.zeros((message.height, message.width, 3), np.uint8)
     for row in range(message.height):
         for column in range(message.width):
-            for c in range(channels):
-                start = row * message.step + (column * channels + c) * size
-                raw = int.from_bytes(data[start : start + size], order)
-                out[row, column, c] = np.frombuffer(raw.to_bytes(size, "little"), np.dtype(kind).newbyteorder("<"))[0]
-    return out if channels > 1 else out[:, :, 0]
+            for c in range(3):
+                start = row * message.step + (column * channels + order[c]) * dtype.itemsize
+                raw = bytes(message.data[start : start + dtype.itemsize])
+                value = int.from_bytes(raw, "big" if message.is_bigendian else "little")
+                out[row, column, c] = value >> 8 * (dtype.itemsize - 1)
+    return out
 
 
-@decoders
+def image_of(messages, encoding, width=6, height=4, padding=0, big=0):
+    """An image message whose rows hold counted bytes."""
+    dtype, channels = pixel_format(encoding)
+    row = width * channels * dtype.itemsize + padding
+    data = convert.as_array(np.arange(height * row, dtype=np.uint8))
+    shape = {"width": width, "height": height, "step": row, "data": data}
+    return messages.rgb(encoding=encoding, is_bigendian=big, **shape)
+
+
 @pytest.mark.parametrize("padding", [0, 4])
 @pytest.mark.parametrize("big", [0, 1])
-@pytest.mark.parametrize("encoding", validate.ENCODINGS)
-def test_decoding_agrees_with_the_slow_way(decode, encoding, big, padding, messages):
-    kind, channels = validate.ENCODINGS[encoding]
-    row = 5 * channels * np.dtype(kind).itemsize
-    data = np.arange(3 * (row + padding), dtype=np.uint8)
-    message = messages.rgb()
-    message.encoding, message.width, message.height, message.step, message.is_bigendian = (
-        encoding,
-        5,
-        3,
-        row + padding,
-        big,
-    )
-    message.data = convert.as_array(data)
-    assert np.array_equal(
-        decode(message, tuple(validate.ENCODINGS), "it"), slow_decode(message), equal_nan=kind is np.float32
-    )
+@pytest.mark.parametrize("encoding", validate.COLOUR)
+def test_every_colour_of_bags_comes_live(encoding, big, padding, messages):
+    rgb = image_of(messages, encoding, padding=padding, big=big)
+    depth = messages.depth(size=(6, 4))
+    frame = convert.FrameMaker().frame(0, rgb, depth, validate.camera_info(messages.info(size=(6, 4))), np.eye(4))
+    assert frame.rgb.shape == (4, 6, 3) and frame.rgb.dtype == np.uint8
+    if not encoding.startswith(("bayer", "yuv", "uyvy", "yuyv")):
+        assert np.array_equal(frame.rgb, slow_colour(rgb))
 
 
-@decoders
+@pytest.mark.parametrize(("encoding", "data"), [("yuv422", [128, 90] * 2), ("yuv422_yuy2", [90, 128] * 2)])
+def test_grey_in_yuv_is_grey(encoding, data, messages):
+    message = messages.rgb(encoding=encoding, width=2, height=1, step=4, data=bytes(data))
+    pixels = colour_of(message).astype(int)
+    assert np.ptp(pixels) == 0 and abs(pixels[0, 0, 0] - 90) < 10, "90 is luminance of the studio range"
+
+
+@pytest.mark.parametrize("encoding", validate.LABELS)
+@pytest.mark.parametrize("big", [0, 1])
+def test_labels_of_every_encoding(encoding, big, messages):
+    dtype, _ = pixel_format(encoding)
+    labels = np.array([[0, 7], [3, 120]], dtype)
+    data = labels.astype(dtype.newbyteorder(">" if big else "<")).tobytes()
+    message = messages.rgb(encoding=encoding, width=2, height=2, step=len(data) // 2, data=data, is_bigendian=big)
+    masks = convert.FrameMaker().masks(message, None)
+    assert np.array_equal(masks.labels, [[0, 2], [1, 3]])
+
+
+def test_negative_labels_are_refused(messages):
+    data = np.array([[-1, 2]], "<i4").tobytes()
+    message = messages.rgb(encoding="32SC1", width=2, height=1, step=8, data=data)
+    with pytest.raises(FrameError, match="-1"):
+        convert.FrameMaker().masks(message, None)
+
+
 @pytest.mark.parametrize("changes", [{"step": 3}, {"height": 100}, {"width": 0}, {"encoding": "odd"}, {"data": b""}])
-def test_sizes_that_do_not_add_up(decode, changes, messages):
+def test_sizes_that_do_not_add_up(changes, messages):
     with pytest.raises(FrameError):
-        decode(messages.rgb(**changes), validate.COLOUR, "it")
+        validate.image(messages.rgb(**changes), validate.COLOUR, "it")
+
+
+@pytest.mark.parametrize("encoding", ["yuv422", "yuyv"])
+def test_an_odd_width_has_no_pairs_of_colour(encoding, messages):
+    message = image_of(messages, encoding, width=5)
+    with pytest.raises(FrameError, match="even"):
+        colour_of(message)
 
 
 @pytest.mark.parametrize("make", pair(convert.points_to_cloud, backends.make_cloud, backends.point_cloud2))
@@ -234,20 +266,11 @@ def test_clouds(make, messages):
     assert np.allclose(np.frombuffer(data, np.float32).reshape(2, 5)[:, :3], xyz)
 
 
-def test_colours_come_out_as_red_green_blue():
-    pixels = np.array([[[10, 20, 30]]], np.uint8)
-    assert convert.colour(pixels, "rgb8").tolist() == [[[10, 20, 30]]]
-    assert convert.colour(pixels, "bgr8").tolist() == [[[30, 20, 10]]]
-    four = np.array([[[10, 20, 30, 99]]], np.uint8)
-    assert convert.colour(four, "bgra8").tolist() == [[[30, 20, 10]]]
-    assert convert.colour(four, "rgba8").tolist() == [[[10, 20, 30]]]
-    assert convert.colour(pixels[:, :, 0], "mono8").tolist() == [[[10, 10, 10]]]
-
-
-def test_depth_units_come_from_the_encoding():
-    assert np.allclose(convert.metres(np.array([[0, 1500, 65535]], np.uint16), "16UC1"), [[0, 1.5, 0]])
-    given = np.array([[np.nan, np.inf, -np.inf, -1, 0, 2.5]], np.float32)
-    assert np.allclose(convert.metres(given, "32FC1"), [[0, 0, 0, 0, 0, 2.5]])
+def test_depth_units_come_from_the_encoding(messages):
+    whole = messages.depth(pixels=np.array([[0, 1500, 65535]], np.uint16))
+    assert np.allclose(depth_of(whole), [[0, 1.5, 0]])
+    given = messages.depth(pixels=np.array([[np.nan, np.inf, -np.inf, -1, 0, 2.5]], np.float32), encoding="32FC1")
+    assert np.allclose(depth_of(given), [[0, 0, 0, 0, 0, 2.5]])
 
 
 def test_rectified_images_take_the_projection_matrix(messages):

@@ -73,7 +73,7 @@ def half_nan_depth():
 
 BAD = {
     "no_depth": lambda m: {"depth": nan_depth(m)},
-    "encoding": lambda m: {"rgb": m.rgb(encoding="yuv422")},
+    "encoding": lambda m: {"rgb": m.rgb(encoding="yuv420")},
     "size_mismatch": lambda m: {"depth": m.depth(size=(4, 3))},
     "camera_info_size": lambda m: {"depth": m.depth(size=(4, 3)), "rgb": m.rgb(size=(4, 3))},
     "image_size": lambda m: {"rgb": m.rgb(step=3)},

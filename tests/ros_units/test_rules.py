@@ -32,7 +32,7 @@ def test_profiles_are_made_in_one_file():
 
 
 def test_distribution_packages_are_chosen_in_one_file():
-    optional = {"message_filters", "tf2_ros", "cv_bridge", "sensor_msgs_py"}
+    optional = {"message_filters", "tf2_ros", "sensor_msgs_py"}
     for path in PACKAGE.glob("*.py"):
         assert not optional & {name.split(".")[0] for name in imports(path)}, path.name
 

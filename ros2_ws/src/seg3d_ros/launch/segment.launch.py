@@ -1,16 +1,17 @@
 """ros2 launch seg3d_ros segment.launch.py rgb_topic:=/camera/color/image_raw map_frame:=odom rviz:=true ...
 
-Every parameter of the node that has no argument here goes into a file: params_file:=my.yaml.
+Every parameter of the node that has no argument here goes into a file: params_file:=my.yaml. What is given on the
+command line goes on top of the file; the defaults below do not, they are the node's own.
 """
 
-from launch.actions import DeclareLaunchArgument, SetEnvironmentVariable
+from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable
 from launch.conditions import IfCondition
 from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 from launch_ros.substitutions import FindPackageShare
 
-from launch import LaunchDescription
+from launch import LaunchContext, LaunchDescription
 
 # name: (default, what it is, type)
 PARAMETERS = {
@@ -32,8 +33,33 @@ PARAMETERS = {
 }
 
 
+def segment_node(context: LaunchContext, given: set[str], remappings: list) -> list[Node]:
+    """The node, with the parameter file and on top of it the arguments that somebody gave."""
+    values = {
+        name: ParameterValue(LaunchConfiguration(name), value_type=kind)
+        for name, (_, _, kind) in PARAMETERS.items()
+        if name in given
+    }
+    return [
+        Node(
+            package="seg3d_ros",
+            executable="segment_node",
+            name="seg3d",
+            namespace=LaunchConfiguration("namespace"),
+            output="screen",
+            parameters=[LaunchConfiguration("params_file"), *([values] if values else [])],
+            remappings=remappings,
+        )
+    ]
+
+
 def generate_launch_description() -> LaunchDescription:
     share = FindPackageShare("seg3d_ros")
+    # Runs before the declarations, which fill in the defaults: what is set by then, a person or another file has set.
+    given: set[str] = set()
+    remember = OpaqueFunction(
+        function=lambda context: given.update(PARAMETERS.keys() & context.launch_configurations.keys())
+    )
     arguments = [
         DeclareLaunchArgument(name, default_value=default, description=text)
         for name, (default, text, _) in PARAMETERS.items()
@@ -46,7 +72,7 @@ def generate_launch_description() -> LaunchDescription:
         DeclareLaunchArgument(
             "params_file",
             default_value=PathJoinSubstitution([share, "config", "seg3d.yaml"]),
-            description="a parameter file; the arguments above go on top",
+            description="a parameter file; arguments that are given go on top",
         ),
     ]
     # Jazzy and Humble read the first, newer ones the second.
@@ -58,19 +84,8 @@ def generate_launch_description() -> LaunchDescription:
     arguments.append(
         DeclareLaunchArgument("dds_profile", default_value=profile, description="Fast DDS profile with room for images")
     )
-    values = {
-        name: ParameterValue(LaunchConfiguration(name), value_type=kind) for name, (_, _, kind) in PARAMETERS.items()
-    }
     transforms = [(f"/{name}", LaunchConfiguration(f"{name}_topic")) for name in ("tf", "tf_static")]
-    node = Node(
-        package="seg3d_ros",
-        executable="segment_node",
-        name="seg3d",
-        namespace=LaunchConfiguration("namespace"),
-        output="screen",
-        parameters=[LaunchConfiguration("params_file"), values],
-        remappings=transforms,
-    )
+    node = OpaqueFunction(function=segment_node, args=[given, transforms])
     rviz = Node(
         package="rviz2",
         executable="rviz2",
@@ -84,4 +99,4 @@ def generate_launch_description() -> LaunchDescription:
         remappings=[("seg3d/image", LaunchConfiguration("rgb_topic")), *transforms],
         condition=IfCondition(LaunchConfiguration("rviz")),
     )
-    return LaunchDescription([*arguments, *environment, node, rviz])
+    return LaunchDescription([remember, *arguments, *environment, node, rviz])

@@ -1,7 +1,7 @@
 """The distribution's packages where they import, our own small ones where not: decided here and nowhere else.
 
-`message_filters` or `sync.Synchroniser`, `tf2_ros` or `transforms.TransformBuffer`, `cv_bridge` or
-`convert.image_to_numpy`, `sensor_msgs_py` or `convert.points_to_cloud`. Both sides pass the same tests.
+`message_filters` or `sync.Synchroniser`, `tf2_ros` or `transforms.TransformBuffer`, `sensor_msgs_py` or
+`convert.points_to_cloud`. Both sides pass the same tests. Images are decoded by the core alone.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from rclpy.time import Time
 
 from seg3d_core.geometry import quaternion_to_matrix
 
-from . import convert, validate
+from . import convert
 from .sync import Synchroniser
 from .transforms import TransformBuffer, TransformError
 
 
 def _optional(name: str) -> Any:
-    # A cv_bridge built for another numpy fails with AttributeError or worse than ImportError.
+    # A module built for another numpy fails with AttributeError or worse than ImportError.
     try:
         return importlib.import_module(name)
     except Exception:
@@ -32,7 +32,6 @@ def _optional(name: str) -> Any:
 
 message_filters = _optional("message_filters")
 tf2_ros = _optional("tf2_ros")
-cv_bridge = _optional("cv_bridge")
 point_cloud2 = _optional("sensor_msgs_py.point_cloud2")
 
 
@@ -115,12 +114,6 @@ class Tf2Buffer(TransformBuffer):
         return quaternion_to_matrix((t.x, t.y, t.z), (r.x, r.y, r.z, r.w))
 
 
-def bridge_to_numpy(message: Any, allowed: tuple[str, ...], what: str) -> np.ndarray:
-    """cv_bridge checks neither sizes nor encodings before it reads, so the checks come first."""
-    validate.image(message, allowed, what)
-    return np.asarray(cv_bridge.CvBridge().imgmsg_to_cv2(message, "passthrough"))
-
-
 def make_synchroniser(*args: Any, **options: Any) -> Synchroniser:
     return (FilterSynchroniser if message_filters else Synchroniser)(*args, **options)
 
@@ -136,15 +129,11 @@ def make_cloud(points: np.ndarray, header: Any) -> Any:
     return convert.points_to_cloud(points, header)
 
 
-image_to_numpy = bridge_to_numpy if cv_bridge else convert.image_to_numpy
-
-
 def chosen() -> str:
     """For the log at start."""
     names = {
         "message_filters": message_filters,
         "tf2_ros": tf2_ros,
-        "cv_bridge": cv_bridge,
         "sensor_msgs_py": point_cloud2,
     }
     return ", ".join(f"{name}: {'installed' if module else 'own fallback'}" for name, module in names.items())

@@ -1,4 +1,4 @@
-"""Messages to numpy and back, without copies where the format allows it."""
+"""Messages to frames of the core, and arrays to messages, without copies where the format allows it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2, PointField
 
-from seg3d_core.sources.images import Rectifier, depth_in_metres
+from seg3d_core.sources.images import Rectifier
+from seg3d_core.sources.messages import colour_of, depth_of, labels_of
 from seg3d_core.types import Camera, Frame, Masks2D
 
 from . import validate
@@ -17,36 +18,10 @@ from . import validate
 CLOUD = np.dtype([("x", "<f4"), ("y", "<f4"), ("z", "<f4"), ("rgb", "<f4"), ("instance_id", "<i4")])
 
 
-def image_to_numpy(message: Image, allowed: tuple[str, ...], what: str) -> np.ndarray:
-    """A view of the message's own buffer, (H, W) or (H, W, C); rows may be padded. Raises FrameError."""
-    dtype, channels = validate.image(message, allowed, what)
-    row = message.width * channels * dtype.itemsize
-    flat = np.frombuffer(message.data, np.uint8, message.height * message.step)
-    rows = flat.reshape(message.height, message.step)[:, :row]
-    pixels = np.ascontiguousarray(rows).view(dtype)
-    return pixels.reshape(message.height, message.width, channels) if channels > 1 else pixels
-
-
-def colour(pixels: np.ndarray, encoding: str) -> np.ndarray:
-    """uint8 (H, W, 3) in the order red, green, blue."""
-    if pixels.ndim == 2:
-        return np.repeat(pixels[:, :, None], 3, axis=2)
-    if encoding.startswith("bgr") or encoding == "8UC3":  # 8UC3 is OpenCV's own order
-        return np.ascontiguousarray(pixels[:, :, 2::-1])
-    return np.ascontiguousarray(pixels[:, :, :3])
-
-
-def metres(pixels: np.ndarray, encoding: str) -> np.ndarray:
-    """float32 (H, W), 0 = none. REP 118: 16UC1 is millimetres, 32FC1 is metres with NaN or +-inf for none."""
-    native = pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
-    return depth_in_metres(native, 1.0 if encoding == "32FC1" else 1000.0)
-
-
 class FrameMaker:
     """Messages of one camera to frames of the core; keeps the maps that take the lens distortion out."""
 
-    def __init__(self, decode: Any = image_to_numpy):
-        self._decode = decode
+    def __init__(self) -> None:
         self._rectifier: Rectifier | None = None
         self._made_for: tuple[Camera, str] | None = None
 
@@ -55,14 +30,15 @@ class FrameMaker:
         validate.pair(rgb, depth)
         validate.camera_fits(camera[0], rgb)
         rectifier = self._rectifier_for(camera)
-        values = metres(self._decode(depth, validate.DEPTH, "the depth image"), depth.encoding)
+        validate.image(rgb, validate.COLOUR, "the colour image")
+        validate.image(depth, validate.DEPTH, "the depth image")
+        values = depth_of(depth)
         validate.depth_values(values)
-        pixels = colour(self._decode(rgb, validate.COLOUR, "the colour image"), rgb.encoding)
         stamp = rgb.header.stamp
         return Frame(
             index=index,
             stamp=validate.seconds(stamp),
-            rgb=rectifier.linear(pixels),
+            rgb=rectifier.linear(colour_of(rgb)),
             depth=rectifier.nearest(values),
             camera=rectifier.camera,
             T_world_camera=pose,
@@ -71,9 +47,8 @@ class FrameMaker:
 
     def masks(self, message: Image, camera: tuple[Camera, str] | None) -> Masks2D:
         """A label image, 0 = none. Raises FrameError."""
-        labels = self._decode(message, validate.LABELS, "the label image").astype(np.int32)
-        if labels.min() < 0:
-            raise validate.FrameError("labels", f"the label image has negative labels, down to {labels.min()}")
+        validate.image(message, validate.LABELS, "the label image")
+        labels = labels_of(message)
         if camera is not None:
             validate.camera_fits(camera[0], message)
             labels = self._rectifier_for(camera).nearest(labels)

@@ -113,7 +113,7 @@ class Inputs:
         self.camera: tuple[Camera, str] | None = None
         self.frames = 0
         self.last_frame = time.monotonic()  # when a frame was last complete; at first, when we began to listen
-        self.maker = convert.FrameMaker(backends.image_to_numpy)
+        self.maker = convert.FrameMaker()
         self.waiting: deque[tuple[float, Image, Image]] = deque()  # since when, colour, depth
         self.sync = backends.make_synchroniser(
             2, self._on_match, slop=parameters["sync_slop"], queue=parameters["sync_queue"], on_reset=self._on_reset

@@ -12,25 +12,10 @@ from typing import Any
 import numpy as np
 
 from seg3d_core.errors import FrameError
+from seg3d_core.sources import messages
 from seg3d_core.types import Camera
 
-# encoding: (numpy type, channels)
-ENCODINGS: dict[str, tuple[type, int]] = {
-    "rgb8": (np.uint8, 3),
-    "bgr8": (np.uint8, 3),
-    "rgba8": (np.uint8, 4),
-    "bgra8": (np.uint8, 4),
-    "8UC3": (np.uint8, 3),
-    "mono8": (np.uint8, 1),
-    "8UC1": (np.uint8, 1),
-    "mono16": (np.uint16, 1),
-    "16UC1": (np.uint16, 1),
-    "32SC1": (np.int32, 1),
-    "32FC1": (np.float32, 1),
-}
-COLOUR = ("rgb8", "bgr8", "rgba8", "bgra8", "8UC3", "mono8", "8UC1")
-DEPTH = ("16UC1", "mono16", "32FC1")
-LABELS = ("mono8", "8UC1", "16UC1", "mono16", "32SC1")
+COLOUR, DEPTH, LABELS = messages.COLOUR_ENCODINGS, messages.DEPTH_ENCODINGS, messages.LABEL_ENCODINGS
 
 # coefficients that OpenCV takes of each model
 DISTORTION_MODELS = {"plumb_bob": (4, 5), "rational_polynomial": (8, 12, 14), "equidistant": (4,)}
@@ -54,15 +39,14 @@ def header(message: Any, what: str) -> float:
     return stamp
 
 
-def image(message: Any, allowed: Sequence[str], what: str) -> tuple[np.dtype, int]:
-    """(numpy type in the message's byte order, channels). Refuses foreign encodings and sizes that do not add up."""
+def image(message: Any, allowed: Sequence[str], what: str) -> None:
+    """Refuses foreign encodings and sizes that do not add up, before the image waits for its partner and its pose."""
     encoding = message.encoding
     if encoding not in allowed:
         raise FrameError("encoding", f"{what} has the encoding {encoding!r}; it must be one of {', '.join(allowed)}")
     if not (0 < message.width <= LARGEST_SIDE and 0 < message.height <= LARGEST_SIDE):
         raise FrameError("image_size", f"{what} is {message.width} x {message.height} pixels")
-    kind, channels = ENCODINGS[encoding]
-    dtype = np.dtype(kind).newbyteorder(">" if message.is_bigendian else "<")
+    dtype, channels = messages.pixel_format(encoding)
     row = message.width * channels * dtype.itemsize
     if message.step < row:
         raise FrameError(
@@ -74,7 +58,6 @@ def image(message: Any, allowed: Sequence[str], what: str) -> tuple[np.dtype, in
             "image_size",
             f"{what} has {len(message.data)} bytes of data, less than {message.height} rows of {message.step} bytes",
         )
-    return dtype, channels
 
 
 def camera_info(message: Any, *, rectified: bool = False) -> tuple[Camera, str]:

@@ -1,4 +1,4 @@
-# make demo | test | lint | colcon | benchmarks.  Needs python3 (3.10 to 3.12) with venv, make, gcc; g++ for ROS 2.
+# make demo | test | lint | docs | wheel | coverage | colcon | benchmarks.  Needs python3 (3.10 to 3.12) with venv, make, gcc; g++ for ROS 2.
 # Everything goes into .venv; `make clean` removes it.
 PYTHON ?= python3
 VENV ?= .venv
@@ -39,12 +39,15 @@ ifeq ($(TEXT),none)
 EXTRAS := $(EXTRAS:%,offline=%)
 endif
 
-.PHONY: help install demo test lint colcon benchmarks minkowski clean
+.PHONY: help install demo test lint docs wheel wheel-lowest coverage colcon benchmarks minkowski clean
 
 help:
 	@echo "make demo [SCENE=PATH|synthetic]   map a furnished flat over ROS 2, ask for three things, look at $(OUT)"
 	@echo "make test                          everything that can be tested here"
 	@echo "make lint                          ruff, mypy, the import contract"
+	@echo "make docs                          the API reference in out/docs; a broken link is an error, in Markdown files too"
+	@echo "make wheel                         sdist and wheel in dist, tried in an empty environment (PYTHONS='python3.10 python3.12')"
+	@echo "make coverage                      lines and branches of seg3d_core and seg3d_ros that the tests reach (minutes)"
 	@echo "make colcon                        colcon build and test against the ROS 2 wheels"
 	@echo "make benchmarks                    the tables in docs/results"
 	@echo "make minkowski                     build MinkowskiEngine, a second backend of the sparse convolution (minutes)"
@@ -110,6 +113,21 @@ lint: $(VENV)/.test
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+docs: install $(VENV)/.test
+	$(BIN)/pip install -q --no-build-isolation -e ".[docs]"
+	$(RUN) scripts/build_docs.py --out out/docs
+
+# Built, installed and used as a stranger would, by each of these interpreters.
+PYTHONS ?= $(PYTHON)
+wheel:
+	$(PYTHON) scripts/smoke_wheel.py --keep dist $(PYTHONS)
+
+wheel-lowest:
+	$(PYTHON) scripts/smoke_wheel.py --constraint constraints-lowest.txt $(PYTHONS)
+
+coverage: install $(VENV)/.test
+	$(RUN) -m pytest -n 2 --dist loadgroup tests --cov --cov-report=term --cov-report=html:out/coverage
+
 # The root's own tests run under `make test`; here those that need no ROS graph, so that nothing runs twice.
 colcon: $(NODE) $(VENV)/.test
 	$(BIN)/pip install -q colcon-common-extensions
@@ -146,4 +164,4 @@ minkowski: $(VENV)/.test
 	$(BIN)/pip install -q --no-deps --force-reinstall $(WHEELS)/minkowskiengine-*.whl
 
 clean:
-	rm -rf $(VENV) build install log out
+	rm -rf $(VENV) build dist install log out

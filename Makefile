@@ -112,6 +112,7 @@ lint: $(VENV)/.test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	if [ -x $(BIN)/hadolint ]; then $(BIN)/hadolint docker/Dockerfile*; fi
 
 docs: install $(VENV)/.test
 	$(BIN)/pip install -q --no-build-isolation -e ".[docs]"

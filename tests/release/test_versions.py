@@ -38,9 +38,10 @@ KEYS = {
 WITHOUT_KEY = {"rosbags"}  # docs/install.md says so, and what then
 # ROS packages come under their own names: these are in Jazzy's distribution file.
 ROS_PACKAGES = {
-    "ament_cmake", "builtin_interfaces", "diagnostic_msgs", "geometry_msgs", "launch_ros", "message_filters", "nav_msgs",
-    "rcl_interfaces", "rclpy", "ros2launch", "rosidl_default_generators", "rosidl_default_runtime", "rviz2", "sensor_msgs",
-    "sensor_msgs_py", "std_msgs", "tf2_msgs", "tf2_ros_py", "visualization_msgs",
+    "ament_cmake", "builtin_interfaces", "diagnostic_msgs", "geometry_msgs", "launch_ros", "message_filters",
+    "nav_msgs", "rcl_interfaces", "rclpy", "ros2launch", "rosidl_default_generators",
+    "rosidl_default_runtime", "rviz2", "sensor_msgs", "sensor_msgs_py", "std_msgs", "tf2_msgs", "tf2_ros_py",
+    "visualization_msgs",
 }  # fmt: skip
 
 

@@ -18,7 +18,8 @@ setup(
         ("share/seg3d_ros", ["package.xml"]),
         files("launch", "*.launch.py"),
         files("rviz", "*.rviz"),
-        files("config", "*"),
+        files("config", "*.*"),
+        files("config/sros2", "*.xml"),
     ],
     install_requires=["setuptools", "seg3d"],
     extras_require={"test": ["pytest"]},  # colcon test chooses pytest by this

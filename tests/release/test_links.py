@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "build_docs.py"
+ROOT = Path(__file__).resolve().parents[2]
+SCRIPT = ROOT / "scripts" / "build_docs.py"
+NAMED_TEST = re.compile(r"\[`(test_\w+\.py)::(\w+)`\]\(([^)]+)\)")
 
 
 @pytest.fixture(scope="module")
@@ -41,3 +44,11 @@ def test_pages_are_looked_at_too(docs, tmp_path):
     )
     (tmp_path / "b.html").write_text('<p id="here"></p><a href="a.html#top"></a>')
     assert len(docs.broken_in_pages(tmp_path)) == 2
+
+
+@pytest.mark.parametrize("page", sorted((ROOT / "docs").glob("*.md")), ids=lambda p: p.name)
+def test_tests_that_pages_name_exist(page):
+    for file, name, link in NAMED_TEST.findall(page.read_text()):
+        target = (page.parent / link).resolve()
+        assert target.name == file, link
+        assert re.search(rf"def {name}\(", target.read_text()), f"{file} has no {name}"

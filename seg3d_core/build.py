@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from . import readiness
+from .budgets import megabytes
 from .config import Config, PerceptionConfig
 from .errors import ConfigError, WeightsError
 from .lifting.views import ImageStore
@@ -45,7 +46,7 @@ def rebuild_scene(saved: SavedScene) -> Scene:
 
 
 def _build_images(config: Config) -> ImageStore:
-    return ImageStore(config.runtime.views_budget_mb, config.runtime.jpeg_quality)
+    return ImageStore(config.memory.views_mb, config.runtime.jpeg_quality)
 
 
 def _build_map(config: Config, points: str | Path | None) -> BaseMap:
@@ -54,14 +55,17 @@ def _build_map(config: Config, points: str | Path | None) -> BaseMap:
     from .mapping.fixed_map import FixedMap
     from .mapping.points_file import read_points
 
-    return FixedMap(config.map, *read_points(points))
+    return FixedMap(config.map, *read_points(points), budget_mb=config.memory.map_mb)
 
 
 def _empty_map(config: Config, kind: str) -> BaseMap:
     from .mapping.fixed_map import FixedMap
     from .mapping.point_map import PointMap
 
-    return FixedMap(config.map, np.empty((0, 3), np.float32)) if kind == "fixed" else PointMap(config.map)
+    budget = config.memory.map_mb
+    if kind == "fixed":
+        return FixedMap(config.map, np.empty((0, 3), np.float32), budget_mb=budget)
+    return PointMap(config.map, budget)
 
 
 def build_segmenter(config: Config) -> Segmenter:
@@ -70,7 +74,7 @@ def build_segmenter(config: Config) -> Segmenter:
         return _segdino3d(config)
     from .segmenters.re0 import Re0Segmenter
 
-    return Re0Segmenter(config.re0)
+    return Re0Segmenter(config.re0, config.memory)
 
 
 def _segdino3d(config: Config) -> Segmenter:
@@ -87,7 +91,7 @@ def _segdino3d(config: Config) -> Segmenter:
 
     running = features_source(config.perception) if settings.features_2d == "auto" else settings.features_2d
     loaded = load_model(settings.weights, settings.model_copy(update={"features_2d": running}))
-    return SegDino3DSegmenter(settings, NetworkPredictor(loaded, settings), config.map.depth_max)
+    return SegDino3DSegmenter(settings, NetworkPredictor(loaded, settings), config.map.depth_max, config.memory)
 
 
 def features_source(settings: PerceptionConfig) -> str:
@@ -120,7 +124,7 @@ def build_masks(config: Config) -> MaskGenerator:
     if kind == "topic":
         from .perception.topic import PushedMasks
 
-        return PushedMasks()
+        return PushedMasks(budget_bytes=megabytes(config.memory.topic_masks_mb / 4))
     if kind == "cropformer":
         return _cropformer(config)
     if kind in ("mask2former", "detector", "sam"):

@@ -31,7 +31,13 @@ class MapConfig(_Group):
     voxel_size: float = _setting(0.02, "edge of a voxel; one map point each", "m", ge=0.002, le=0.5)
     depth_min: float = _setting(0.1, "nearer depth is ignored", "m", ge=0.0, le=10.0)
     depth_max: float = _setting(6.0, "farther depth is ignored", "m", gt=0.0, le=100.0)
-    max_points: int = _setting(5_000_000, "the map stops growing here, and says so", "points", ge=1000, le=50_000_000)
+    max_points: int = _setting(
+        5_000_000,
+        "most points; far and least seen ones make way for new ones, as they do at memory.map_mb",
+        "points",
+        ge=1000,
+        le=50_000_000,
+    )
     depth_tolerance: float = _setting(
         0.02, "a point is visible when its depth agrees this well with the image's", "m", gt=0.0, le=1.0
     )
@@ -240,9 +246,6 @@ class SegDino3DConfig(_Group):
     box_filter_factor: float = _setting(2.5, "far: outside of the box enlarged by this", "", gt=0, le=100)
     views_per_point: int = _setting(3, "views whose image features a point remembers", "views", ge=1, le=16)
     nearest_views: bool = _setting(True, "the nearest views; off: the farthest (paper Table 4)")
-    point_features_mb: float = _setting(
-        768.0, "memory for those, at half precision; the least seen points go first", "MB", gt=0, le=1_000_000
-    )
     object_score: float = _setting(0.3, "2D objects of a higher score become object queries", "", ge=0, le=1)
     object_queries: int = _setting(2048, "object queries of a scene, far from one another", "", ge=0, le=100_000)
     objects_kept: int = _setting(
@@ -316,13 +319,43 @@ class QueryConfig(_Group):
         return growth
 
 
+class MemoryConfig(_Group):
+    """What each part may hold, in millions of bytes; what goes first is in `docs/memory.md`."""
+
+    map_mb: float = _setting(
+        500.0, "points of the map and their index; the far and least seen make way", "MB", ge=2, le=1_000_000
+    )
+    keyframes_mb: float = _setting(
+        400.0, "votes and the log of keyframes; the oldest redundant keyframes go first", "MB", ge=1, le=1_000_000
+    )
+    point_features_mb: float = _setting(
+        768.0, "segdino3d: image features, at half precision; the least seen points go first", "MB", gt=0, le=1_000_000
+    )
+    objects_mb: float = _setting(
+        32.0, "segdino3d: 2D objects remembered; the lowest scores go first", "MB", gt=0, le=100_000
+    )
+    views_mb: float = _setting(
+        200.0, "JPEG keyframes for text queries; the least useful go first", "MB", gt=0, le=100_000
+    )
+    topic_masks_mb: float = _setting(
+        200.0, "masks from a topic: images and masks that wait for each other; the oldest go first", "MB", ge=1, le=1e5
+    )
+    poses_mb: float = _setting(10.0, "poses of keyframes; the oldest go first", "MB", gt=0, le=10_000)
+    instances_mb: float = _setting(
+        4.0, "places of instances that are not seen now; the longest gone are forgotten first", "MB", gt=0, le=10_000
+    )
+
+
 class RuntimeConfig(_Group):
-    """Queues, threads and budgets."""
+    """Queues and threads."""
 
     segment_every: int = _setting(5, "keyframes between two segmentations", "keyframes", ge=1, le=10_000)
-    views_budget_mb: float = _setting(200.0, "JPEG keyframes kept for text queries", "MB", gt=0, le=100_000)
-    jpeg_quality: int = _setting(90, "of those", "", ge=10, le=100)
+    jpeg_quality: int = _setting(90, "of the keyframes kept for text queries", "", ge=10, le=100)
     max_query_length: int = _setting(200, "longer texts are refused", "characters", ge=1, le=10_000)
+    max_waiting: int = _setting(
+        100, "requests that may wait, and as many queries; one more is refused", "requests", ge=1, le=10_000
+    )
+    query_deadline: float = _setting(5.0, "a query that cannot be answered within this is refused", "s", gt=0, le=3600)
 
 
 class Config(_Group):
@@ -335,6 +368,7 @@ class Config(_Group):
     segdino3d: SegDino3DConfig = SegDino3DConfig()
     query: QueryConfig = QueryConfig()
     runtime: RuntimeConfig = RuntimeConfig()
+    memory: MemoryConfig = MemoryConfig()
     core: Literal["re0", "segdino3d"] = _setting(
         "re0", "which core segments: zero-shot, or trained (needs segdino3d.weights and a model of 2D features)"
     )

@@ -48,3 +48,11 @@ class QueryError(Seg3DError):
     def __init__(self, code: str, message: str):
         super().__init__(message)
         self.code = code
+
+
+class BusyError(Seg3DError):
+    """A request that is refused because too many wait (`code` is `busy`), or was not done in time (`timeout`)."""
+
+    def __init__(self, code: str, message: str):
+        super().__init__(message)
+        self.code = code

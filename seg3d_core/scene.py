@@ -15,9 +15,11 @@ from typing import Any
 
 import numpy as np
 
+from .budgets import Holder, Use, megabytes, shrink, use_of
 from .config import Config, KeyframeConfig
 from .errors import FrameError, MapFileError
 from .geometry import checked_pose, rotation_angle
+from .lifting.keyframe_poses import KeyframePoses
 from .lifting.views import ImageStore
 from .mapping.base import BaseMap
 from .segmenters.base import ObjectSegmenter, Segmentation, Segmenter
@@ -66,9 +68,9 @@ class Scene:
         self.map = point_map
         self.segmenter = segmenter
         self.images = images
-        self.identity = IdentityTracker()
+        self.identity = self._new_identity()
         self._poses = PoseGate(config.keyframes)
-        self._keyframe_poses: dict[int, Array] = {}
+        self._keyframe_poses = KeyframePoses(megabytes(config.memory.poses_mb))
         self._keyframe_choice = KeyframeChoice(config.keyframes)
         self.generation = 0
         self.frames = 0
@@ -118,9 +120,10 @@ class Scene:
         if objects is not None and isinstance(self.segmenter, ObjectSegmenter):
             self.segmenter.observe_objects(number, frame, *points, objects)
         self.segmenter.observe(number, *points, masks.label_images)
-        self.images.add(number, frame.rgb)
-        self._keyframe_poses[number] = np.asarray(frame.T_world_camera, float)
+        # Before the image: where memory runs out for that, the number is taken nevertheless.
         self.keyframes += 1
+        self._keyframe_poses.add(number, frame.T_world_camera)
+        self.images.add(number, frame.rgb)
 
     # --- segmentation ------------------------------------------------------------------------
 
@@ -134,7 +137,7 @@ class Scene:
         """Settles ids and makes the snapshot. What was begun before a reset changes nothing."""
         if job.generation != self.generation:
             return self.snapshot
-        instances, changes = self.identity.assign(found.outcome.instances)
+        instances, changes = self.identity.assign(found.outcome.instances, job.cloud)
         self.sequence += 1
         self.images.rank(found.outcome.views)
         self.snapshot = self._snapshot(job, found, instances, changes)
@@ -172,9 +175,12 @@ class Scene:
         cloud, rows = self.map.snapshot()
         job = SegmentationJob(cloud, self.stamp, self.generation, prepare(cloud, rows))
         found = job.run()
-        identity = IdentityTracker()
+        identity = self._new_identity()
         identity.restore(self.identity.state())
-        return self._snapshot(job, found, *identity.assign(found.outcome.instances))
+        return self._snapshot(job, found, *identity.assign(found.outcome.instances, cloud))
+
+    def _new_identity(self) -> IdentityTracker:
+        return IdentityTracker(megabytes(self.config.memory.instances_mb), self.config.map.voxel_size)
 
     def _compact(self) -> None:
         """Dead rows must not pile up where there is no segmentation: before a camera that stands still."""
@@ -193,7 +199,7 @@ class Scene:
         self.identity.reset()
         self._poses = PoseGate(self.config.keyframes)
         self._keyframe_choice = KeyframeChoice(self.config.keyframes)
-        self._keyframe_poses.clear()
+        self._keyframe_poses.reset()
         self.frames = self.keyframes = 0
         self.stamp = 0.0
         self.snapshot = Snapshot.empty()
@@ -201,11 +207,8 @@ class Scene:
     def state(self) -> tuple[dict[str, Any], dict[str, Array], dict[str, bytes]]:
         """(meta, arrays, blobs) from which `restore` continues: same ids, same answers."""
         arrays: dict[str, Array] = {}
-        for room, part in (("map", self.map), ("segmenter", self.segmenter), ("identity", self.identity)):
+        for room, part in self._rooms.items():
             arrays.update({f"{room}/{name}": value for name, value in part.state().items()})
-        numbers = sorted(self._keyframe_poses)
-        arrays["keyframes/numbers"] = np.array(numbers, np.int64)
-        arrays["keyframes/poses"] = np.array([self._keyframe_poses[n] for n in numbers], float).reshape(-1, 4, 4)
         meta = {
             "frames": self.frames,
             "keyframes": self.keyframes,
@@ -228,30 +231,62 @@ class Scene:
             raise MapFileError("damaged", f"the map's parts do not fit together: {error!r}") from None
 
     def _restore(self, meta: Mapping[str, Any], arrays: Mapping[str, Array], blobs: Mapping[str, bytes]) -> None:
-        for room, part in (("map", self.map), ("segmenter", self.segmenter), ("identity", self.identity)):
+        for room, part in self._rooms.items():
             part.restore({n[len(room) + 1 :]: a for n, a in arrays.items() if n.startswith(room + "/")})
-        numbers, poses = arrays["keyframes/numbers"], arrays["keyframes/poses"]
-        if poses.shape != (len(numbers), 4, 4):
-            raise ValueError(f"{len(numbers)} keyframes, but poses {poses.shape}")
-        self._keyframe_poses = {int(n): pose for n, pose in zip(numbers, poses, strict=True)}
         for name, data in blobs.items():
             self.images.restore_image(int(name.removeprefix("views/").removesuffix(".jpg")), data)
         self.frames, self.keyframes = int(meta["frames"]), int(meta["keyframes"])
         self.sequence, self.stamp = int(meta["sequence"]), float(meta["stamp"])
 
     @property
-    def memory_mb(self) -> dict[str, float]:
-        """What the rooms hold."""
+    def _rooms(self) -> dict[str, Any]:
+        """What is saved, by the first part of its arrays' names."""
         return {
-            "map": self.map.memory_bytes / 1e6,
-            "votes and log": self.segmenter.memory_bytes / 1e6,
-            "views": self.images.memory_bytes / 1e6,
+            "map": self.map,
+            "segmenter": self.segmenter,
+            "identity": self.identity,
+            "keyframes": self._keyframe_poses,
         }
+
+    # --- memory ------------------------------------------------------------------------------
+
+    @property
+    def holders(self) -> dict[str, Holder]:
+        """Everything that a scene keeps within a budget, by a name for people."""
+        return {
+            "map": self.map,
+            **self.segmenter.holders,
+            "views": self.images,
+            "keyframe poses": self._keyframe_poses,
+            "past instances": self.identity,
+        }
+
+    @property
+    def memory(self) -> dict[str, Use]:
+        """What the parts hold now; the snapshot and the map's working arrays go with the map and with the frames."""
+        held = {name: use_of(holder) for name, holder in self.holders.items()}
+        cloud, found = self.snapshot.cloud, self.snapshot.instances
+        shown = (cloud.ids, cloud.xyz, cloud.rgb, cloud.normals, cloud.weight, self.snapshot.labels, found.point_ids)
+        return {
+            **held,
+            "snapshot": Use(sum(array.nbytes for array in shown) / 1e6),
+            "frames": Use(self.map.working_bytes / 1e6),
+        }
+
+    @property
+    def memory_mb(self) -> dict[str, float]:
+        """The same in plain numbers."""
+        return {name: use.used_mb for name, use in self.memory.items()}
+
+    def shrink(self) -> None:
+        """Memory ran out: all budgets become smaller than what is held, for good, and what is too much goes now."""
+        shrink(self.holders)
+        self._compact()
 
     @property
     def camera_poses(self) -> list[Array]:
         """T_world_camera (4, 4) of the keyframes, in order."""
-        return [self._keyframe_poses[n] for n in sorted(self._keyframe_poses)]
+        return self._keyframe_poses.in_order()
 
 
 class KeyframeChoice:

@@ -144,6 +144,10 @@ class Masks2D:
         """These masks and the others, in order."""
         return self, *self.others
 
+    @property
+    def memory_bytes(self) -> int:
+        return sum(image.labels.nbytes + image.scores.nbytes for image in self.label_images)
+
     @classmethod
     def from_labels(cls, labels: Array, scores: Array | None = None) -> Masks2D:
         """Renumbers any non-negative label image (H, W) to 1..m in ascending order of the old labels.

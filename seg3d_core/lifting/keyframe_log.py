@@ -17,6 +17,7 @@ from ..types import Array
 
 # A keyframe is redundant when this share of its points is in two or more others.
 REDUNDANT = 0.9
+NO_LIMIT = 1 << 62
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,21 +34,31 @@ class LoggedKeyframe:
     pixels: Array
     mask_counts: tuple[int, ...]
 
+    @property
+    def memory_bytes(self) -> int:
+        return self.rows.nbytes + self.masks.nbytes + self.pixels.nbytes
+
 
 class KeyframeLog:
-    """Keyframes in stream order, at most `capacity`.
+    """Keyframes in stream order, at most `capacity` and `budget_bytes`.
 
     When full, the oldest redundant keyframes go, of which 90 % of the points are in at least two others, else
-    those of the largest such share: one, or 5 % of the capacity at once, for the search looks at all points.
+    those of the largest such share: one, or 5 % of what is allowed at once, for the search looks at all points. Points
+    that leave the map leave the log too, so that keyframes of what was evicted become empty, and go. The newest
+    keyframe always stays.
     """
 
-    def __init__(self, capacity: int):
+    def __init__(self, capacity: int, budget_bytes: int = NO_LIMIT):
         self.capacity = capacity
+        self.budget_bytes = budget_bytes
         self.reset()
 
     def reset(self) -> None:
         self._keyframes: list[LoggedKeyframe] = []
         self._cover = np.zeros(0, np.int32)
+        self._bytes = 0
+        self.evicted = 0
+        """Keyframes that left for capacity or budget."""
 
     def __len__(self) -> int:
         return len(self._keyframes)
@@ -57,7 +68,7 @@ class KeyframeLog:
 
     @property
     def memory_bytes(self) -> int:
-        return int(self._cover.nbytes) + sum(k.rows.nbytes + k.masks.nbytes + k.pixels.nbytes for k in self._keyframes)
+        return int(self._cover.nbytes) + self._bytes
 
     def append(self, number: int, rows: Array, masks: Array, pixels: Array, mask_counts: Sequence[int]) -> None:
         """Visible rows (n,), their masks (L, n) in each of L label images and pixels (n, 2); each row once."""
@@ -69,8 +80,7 @@ class KeyframeLog:
             tuple(int(count) for count in mask_counts),
         )
         self._add(keyframe)
-        if len(self) > self.capacity:
-            self._make_room(len(self) - self.capacity + self.capacity // 20)
+        self.make_room()
 
     def _add(self, keyframe: LoggedKeyframe) -> None:
         top = int(keyframe.rows.max(initial=-1)) + 1
@@ -78,28 +88,43 @@ class KeyframeLog:
             self._cover = np.concatenate([self._cover, np.zeros(max(top, top * 3 // 2) - len(self._cover), np.int32)])
         self._cover[keyframe.rows] += 1
         self._keyframes.append(keyframe)
+        self._bytes += keyframe.memory_bytes
 
-    def _make_room(self, surplus: int) -> None:
+    def make_room(self) -> None:
+        """Drops keyframes until capacity and budget are kept, and some room is left."""
+        if len(self) <= self.capacity and self.memory_bytes <= self.budget_bytes:
+            return
+        most = self.capacity - self.capacity // 20 if len(self) > self.capacity else self.capacity
+        limit = self.budget_bytes - self.budget_bytes // 20
         # The newest is never dropped: it was just added because it shows something new.
-        kept: list[LoggedKeyframe] = []
-        shares: list[float] = []
-        for keyframe in self._keyframes[:-1]:
-            share = _share_covered(self._cover, keyframe.rows, 3) if surplus else 0.0
-            if surplus and share >= REDUNDANT:
-                self._cover[keyframe.rows] -= 1
-                surplus -= 1
-            else:
-                kept.append(keyframe)
-                shares.append(share)
-        dropped = set(np.argsort(-np.array(shares), kind="stable")[:surplus].tolist())
-        for i in dropped:
-            self._cover[kept[i].rows] -= 1
-        self._keyframes = [k for i, k in enumerate(kept) if i not in dropped] + self._keyframes[-1:]
+        *older, newest = self._keyframes
+        shares: dict[int, float] = {}
+        dropped: set[int] = set()
+
+        def drop(i: int) -> None:
+            dropped.add(i)
+            self._cover[older[i].rows] -= 1
+            self._bytes -= older[i].memory_bytes
+
+        for i, keyframe in enumerate(older):
+            if len(self) - len(dropped) <= most and self.memory_bytes <= limit:
+                break
+            shares[i] = _share_covered(self._cover, keyframe.rows, 3)
+            if shares[i] >= REDUNDANT:
+                drop(i)
+        for i in sorted(shares, key=lambda i: -shares[i]):
+            if len(self) - len(dropped) <= most and self.memory_bytes <= limit:
+                break
+            if i not in dropped:
+                drop(i)
+        self._keyframes = [k for i, k in enumerate(older) if i not in dropped] + [newest]
+        self.evicted += len(dropped)
 
     def remap(self, new_rows: Array) -> None:
         """Row r is now `new_rows[r]`, or gone where that is -1. Arrays handed out before stay as they are."""
-        old = self._keyframes
+        old, evicted = self._keyframes, self.evicted
         self.reset()
+        self.evicted = evicted
         for keyframe in old:
             rows = new_rows[keyframe.rows]
             keep = rows >= 0

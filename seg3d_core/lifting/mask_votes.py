@@ -64,9 +64,11 @@ class MaskVotes:
 
     def _resize(self, rows: int) -> None:
         more = rows - len(self)
-        self._labels = np.concatenate([self._labels, np.zeros((more, self.slots), np.int32)])
-        self._weights = np.concatenate([self._weights, np.zeros((more, self.slots), np.uint16)])
-        self._sightings = np.concatenate([self._sightings, np.zeros(more, np.uint16)])
+        labels = np.concatenate([self._labels, np.zeros((more, self.slots), np.int32)])
+        weights = np.concatenate([self._weights, np.zeros((more, self.slots), np.uint16)])
+        sightings = np.concatenate([self._sightings, np.zeros(more, np.uint16)])
+        # All or none: memory may run out in between.
+        self._labels, self._weights, self._sightings = labels, weights, sightings
 
     def majority(self, rows: Array) -> Array:
         """The most frequent label of each row, int32 (n,), 0 = no votes. Ties go to the newest, the largest label."""

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..budgets import megabytes
+from ..config import MemoryConfig
 from ..errors import MapFileError, Seg3DError
 from ..geometry import back_project, transform
 from ..types import Array, Frame, Masks2D, ObjectQueries2D
@@ -37,17 +39,27 @@ class SceneQueries:
 class ObjectQueryBank:
     """Objects with a score above `min_score`, at most `capacity`, of one encoder; features at half precision.
 
-    Beyond the capacity the objects of lowest score leave, the older first. An object takes 2 C + 24 bytes.
+    Beyond the capacity or `budget_bytes` the objects of lowest score leave, the older first. An object takes 2 C + 24
+    bytes.
     """
 
-    def __init__(self, min_score: float = 0.3, capacity: int = 20_000, depth_max: float = np.inf) -> None:
+    def __init__(
+        self,
+        min_score: float = 0.3,
+        capacity: int = 20_000,
+        depth_max: float = np.inf,
+        budget_bytes: int = megabytes(MemoryConfig().objects_mb),
+    ) -> None:
         self.min_score, self.capacity, self.depth_max = min_score, capacity, depth_max
+        self.budget_bytes = budget_bytes
         self.reset()
 
     def reset(self) -> None:
         self.encoder_id = ""
         self.refused = 0
         """Objects left out because their features or places were no finite numbers, or no pixel had depth."""
+        self.evicted = 0
+        """Objects that left for capacity or budget."""
         self._features = np.empty((0, 0), np.float16)
         self._centres = np.empty((0, 3), np.float32)
         self._scores = np.empty(0, np.float32)
@@ -82,7 +94,7 @@ class ObjectQueryBank:
         self._centres = np.concatenate([self._centres, centres[kept].astype(np.float32)])
         self._scores = np.concatenate([self._scores, np.asarray(queries.scores, np.float32)[kept]])
         self._keyframes = np.concatenate([self._keyframes, np.full(len(kept), keyframe, np.int64)])
-        self._make_room()
+        self.make_room()
         return len(kept)
 
     def _checked(self, frame: Frame, queries: ObjectQueries2D) -> Masks2D:
@@ -106,10 +118,12 @@ class ObjectQueryBank:
             )
         return masks
 
-    def _make_room(self) -> None:
-        surplus = len(self) - self.capacity
+    def make_room(self) -> None:
+        per_object = self.memory_bytes // max(len(self), 1)
+        surplus = len(self) - min(self.capacity, self.budget_bytes // max(per_object, 1))
         if surplus <= 0:
             return
+        self.evicted += surplus
         # Stable, so that among equal scores the older stand first, and go first.
         self._take(np.sort(np.argsort(self._scores, kind="stable")[surplus:]))
 
@@ -148,7 +162,7 @@ class ObjectQueryBank:
         self._centres = state["centres"].astype(np.float32)
         self._scores = state["scores"].astype(np.float32)
         self._keyframes = state["keyframes"].astype(np.int64)
-        self._make_room()
+        self.make_room()
 
 
 def _centres(frame: Frame, masks: Masks2D, count: int, depth_max: float) -> tuple[Array, Array]:

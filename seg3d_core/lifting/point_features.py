@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from ..budgets import megabytes
 from ..errors import MapFileError, Seg3DError
 from ..types import Array, Camera, FeatureMap
 from .feature_kernels import choose_slots, mean_of_views, sample_levels
@@ -28,14 +29,15 @@ def view_distances(pixels: Array, depths: Array, camera: Camera) -> Array:
 class PointFeatures:
     """Features of the `views` nearest views of each map row (or the farthest, with `nearest` False), half precision.
 
-    A point that has features takes 2 C + 8 bytes a view and 4 more, of `budget_mb` million bytes in all; every map
-    row takes 10 bytes beside that. The budget's address range is set aside at the first frame, memory as it fills.
-    When it is full, the points that were seen in the fewest frames lose their features, among these the ones not
-    seen for longest, then those of the largest rows; later sightings may bring new ones.
+    A point that has features takes 2 C + 8 bytes a view and 4 more, and every map row 10 bytes, of `budget_mb` million
+    bytes in all. The budget's address range is set aside at the first frame, memory as it fills. When it is full, the
+    points that were seen in the fewest frames lose their features, among these the ones not seen for longest, then
+    those of the largest rows; later sightings may bring new ones.
     """
 
     def __init__(self, views: int = 3, budget_mb: float = 768.0, nearest: bool = True) -> None:
-        self.views, self.budget_mb, self.nearest = views, budget_mb, nearest
+        self.views, self.nearest = views, nearest
+        self.budget_bytes = megabytes(budget_mb)
         self.reset()
 
     def reset(self) -> None:
@@ -51,13 +53,22 @@ class PointFeatures:
         self._last = np.empty(0, np.int32)
         self._allocate(0)
 
+    @property
+    def _table_bytes(self) -> int:
+        return self._place_of_row.nbytes + self._sightings.nbytes + self._last.nbytes
+
+    def _affordable(self, channels: int) -> int:
+        """Points that the budget has room for beside the tables of rows."""
+        per_point = self.views * (2 * channels + 8) + 4
+        return max(self.budget_bytes - self._table_bytes, 0) // per_point if channels else 0
+
     def _allocate(self, channels: int) -> None:
-        self.channels = channels
-        capacity = int(self.budget_mb * 1e6 / (self.views * (2 * channels + 8) + 4)) if channels else 0
+        capacity = self._affordable(channels)
         self._features = np.empty((capacity, self.views, channels), np.float16)
         self._distances = np.empty((capacity, self.views), np.float32)
         self._stamps = np.empty((capacity, self.views), np.int32)
         self._row_of_place = np.empty(capacity, np.int32)
+        self.channels = channels
         self._used = 0
         self._free = np.empty(0, np.int64)
 
@@ -73,9 +84,7 @@ class PointFeatures:
     @property
     def memory_bytes(self) -> int:
         """Bytes in use."""
-        per_point = self.views * (2 * self.channels + 8) + 4
-        tables = (self._place_of_row, self._sightings, self._last, self._free)
-        return self._used * per_point + sum(table.nbytes for table in tables)
+        return self._used * (self.views * (2 * self.channels + 8) + 4) + self._table_bytes
 
     def grow(self, rows: int) -> None:
         """Makes room for rows 0 .. `rows` - 1; the new ones are unseen."""
@@ -83,9 +92,32 @@ class PointFeatures:
         if more <= 0:
             return
         more = max(more, len(self._last) // 2)
-        self._place_of_row = np.concatenate([self._place_of_row, np.full(more, -1, np.int32)])
-        self._sightings = np.concatenate([self._sightings, np.zeros(more, np.uint16)])
-        self._last = np.concatenate([self._last, np.zeros(more, np.int32)])
+        places = np.concatenate([self._place_of_row, np.full(more, -1, np.int32)])
+        sightings = np.concatenate([self._sightings, np.zeros(more, np.uint16)])
+        last = np.concatenate([self._last, np.zeros(more, np.int32)])
+        # All or none: memory may run out in between.
+        self._place_of_row, self._sightings, self._last = places, sightings, last
+        self.make_room()
+
+    def make_room(self) -> None:
+        """Gives up places until the budget is kept: tables that grow with the map take theirs from the features."""
+        capacity = self._affordable(self.channels)
+        if capacity >= self.capacity:
+            return
+        held = self._held_rows()
+        surplus = len(held) - capacity
+        if surplus > 0:
+            self.evicted += surplus
+            leaving = held[np.argsort(self._keys(held))[:surplus]]
+            self._place_of_row[leaving] = -1
+            held = np.setdiff1d(held, leaving)
+        places = self._place_of_row[held]
+        features, distances, stamps = self._features[places], self._distances[places], self._stamps[places]
+        self._allocate(self.channels)
+        self._used = len(held)
+        self._features[: len(held)], self._distances[: len(held)] = features, distances
+        self._stamps[: len(held)], self._row_of_place[: len(held)] = stamps, held
+        self._place_of_row[held] = np.arange(len(held))
 
     def observe(self, rows: Array, pixels: Array, distances: Array, levels: FeatureMap | Sequence[FeatureMap]) -> None:
         """One frame: the rows int64 (n,) it sees, once each, ascending, pixels (n, 2) as (u, v), distances (n,) in m.

@@ -142,6 +142,8 @@ class ImageStore:
         self._images: dict[int, bytes] = {}
         self._uses: dict[int, int] = {}
         self._bytes = 0
+        self.evicted = 0
+        """Images that left for the budget."""
 
     def __len__(self) -> int:
         return len(self._images)
@@ -154,18 +156,20 @@ class ImageStore:
         """Keeps the image uint8 (H, W, 3) of a keyframe; others may go for it."""
         _, data = cv2.imencode(".jpg", rgb[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, self.jpeg_quality])
         self._put(keyframe, data.tobytes())
-        self._shrink()
+        self.make_room()
 
     def _put(self, keyframe: int, data: bytes) -> None:
         self._bytes += len(data) - len(self._images.pop(keyframe, b""))
         self._images[keyframe] = data
 
-    def _shrink(self) -> None:
+    def make_room(self) -> None:
+        """The last image stays, whatever its size."""
         while self._bytes > self.budget_bytes and len(self._images) > 1:
             unranked = 1 + max(self._uses.values(), default=0)
             least = min(self._images, key=lambda k: (self._uses.get(k, unranked), k))
             self._bytes -= len(self._images.pop(least))
             self._uses.pop(least, None)
+            self.evicted += 1
 
     def rank(self, views: Iterable[Sequence[View]]) -> None:
         """Tells what the images are good for: the best views of each instance as of now."""
@@ -183,4 +187,4 @@ class ImageStore:
     def restore_image(self, keyframe: int, data: bytes) -> None:
         """Takes back JPEG bytes that `images` gave; others may go for it."""
         self._put(keyframe, data)
-        self._shrink()
+        self.make_room()

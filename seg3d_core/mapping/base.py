@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from ..budgets import megabytes
 from ..config import MapConfig
 from ..errors import FrameError
 from ..geometry import checked_pose, invert
@@ -27,8 +28,11 @@ class BaseMap(ABC):
     Not safe for several threads at once: whoever owns the map calls it, and hands out snapshots.
     """
 
-    def __init__(self, config: MapConfig, with_slots: bool) -> None:
+    def __init__(self, config: MapConfig, with_slots: bool, budget_mb: float) -> None:
         self.config = config
+        self.budget_bytes = megabytes(budget_mb)
+        self.evicted = 0
+        """Points that left for the budget."""
         self.epoch = 0
         self.dropped_pixels = 0
         self._with_slots = with_slots
@@ -71,7 +75,7 @@ class BaseMap(ABC):
 
     @property
     def saturated(self) -> bool:
-        """Whether `max_points` kept pixels out; `dropped_pixels` says how many."""
+        """Whether the budget kept pixels out until points had left for them; `dropped_pixels` says how many."""
         return self.dropped_pixels > 0
 
     @property
@@ -81,9 +85,18 @@ class BaseMap(ABC):
 
     @property
     def memory_bytes(self) -> int:
-        """Bytes allocated, room to grow included."""
-        arrays: list[Array] = [self._ids, self._points, *self._image, self._limits, *self._sums, *self._found]
-        return sum(array.nbytes for array in arrays) + self._index.memory_bytes
+        """Bytes allocated for points and their index, room to grow included."""
+        return self._ids.nbytes + self._points.nbytes + self._sums.places.nbytes + self._index.memory_bytes
+
+    @property
+    def working_bytes(self) -> int:
+        """Bytes that go with the size of a frame and with what it sees, not with the map."""
+        arrays: list[Array] = [*self._image, self._limits, self._sums.values, self._sums.rows, *self._found]
+        return sum(array.nbytes for array in arrays)
+
+    def make_room(self) -> None:
+        """Evicts until `budget_bytes` are kept; a given cloud stays as it is."""
+        return
 
     @abstractmethod
     def integrate(self, frame: Frame) -> Visible:
@@ -131,15 +144,16 @@ class BaseMap(ABC):
         )
         return cloud, rows
 
-    def _reserve_rows(self, more: int) -> None:
+    def _reserve_rows(self, more: int, most: int | None = None) -> None:
+        """Room for `more` rows on top of those in use, and for `most` at most where that is given."""
         wanted = self._rows + more
         if wanted <= len(self._ids):
             return
-        room = max(wanted, 2 * len(self._ids))
-        self._ids = grown(self._ids, room)
-        self._points = grown(self._points, room)
-        self._sums = self._sums._replace(places=grown(self._sums.places, room, fill=0))
+        room = max(wanted, 2 * len(self._ids) if most is None else min(2 * len(self._ids), most))
+        # All or none: memory may run out in between, and kernels check no indices.
         self._index.reserve_rows(room)
+        places, points, ids = grown(self._sums.places, room, fill=0), grown(self._points, room), grown(self._ids, room)
+        self._sums, self._points, self._ids = self._sums._replace(places=places), points, ids
 
     def _prepare(self, frame: Frame) -> Pinhole:
         """Checks the frame and fills the depth image; the camera that takes camera points to the world."""

@@ -23,6 +23,8 @@ BLOCK_SLOTS = BLOCK_SIDE**3
 VOXEL_LIMIT = BLOCK_SIDE * (1 << 20)
 _OFFSET = 1 << 20
 _EMPTY = -1
+# Blocks that an empty index has room for.
+MIN_BLOCKS = 256
 
 
 class Blocks(NamedTuple):
@@ -144,15 +146,23 @@ def grown(array: Array, length: int, fill: int | None = None) -> Array:
     return out
 
 
-class BlockIndex:
-    """Owns the arrays of `Blocks` and lets them grow by doubling. `with_slots` False: no voxel look-up."""
+def _table_size(room: int) -> int:
+    """Slots of a hash table that stays at most half full: a power of two, 4 to 8 times the room."""
+    return 1 << int(4 * room - 1).bit_length()
 
-    def __init__(self, with_slots: bool = True) -> None:
+
+class BlockIndex:
+    """Owns the arrays of `Blocks` and lets them grow by doubling. `with_slots` False: no voxel look-up.
+
+    `room`: blocks that there is room for at first.
+    """
+
+    def __init__(self, with_slots: bool = True, room: int = MIN_BLOCKS) -> None:
         self.count = 0
-        room = 256
+        keys = _table_size(room)
         self.blocks = Blocks(
-            np.full(4 * room, _EMPTY, np.int64),
-            np.zeros(4 * room, np.int32),
+            np.full(keys, _EMPTY, np.int64),
+            np.zeros(keys, np.int32),
             np.empty((room, 3), np.int32),
             np.empty(room, np.int32),
             np.empty(room, np.int32),
@@ -165,22 +175,30 @@ class BlockIndex:
         if rows > len(self.blocks.following):
             self.blocks = self.blocks._replace(following=grown(self.blocks.following, rows))
 
-    def reserve_blocks(self, more: int) -> None:
-        """Makes room for `more` blocks on top of those in use."""
+    @property
+    def room(self) -> int:
+        """Blocks that there is room for."""
+        return len(self.blocks.first)
+
+    @property
+    def used(self) -> int:
+        """Blocks that hold points."""
+        return int(np.count_nonzero(self.blocks.points[: self.count]))
+
+    def reserve_blocks(self, more: int, most: int | None = None) -> None:
+        """Makes room for `more` blocks on top of those in use, and for `most` at most where that is given."""
         b = self.blocks
         wanted = self.count + more
         if wanted > len(b.first):
-            room = max(wanted, 2 * len(b.first))
+            room = max(wanted, 2 * len(b.first) if most is None else min(2 * len(b.first), most))
             b = b._replace(
                 coordinates=grown(b.coordinates, room),
                 first=grown(b.first, room),
                 points=grown(b.points, room),
                 slots=grown(b.slots, room) if len(b.slots) else b.slots,
             )
-        if 2 * wanted > len(b.keys):
-            size = len(b.keys)
-            while size < 4 * wanted:
-                size *= 2
+        if 2 * len(b.first) > len(b.keys):
+            size = _table_size(len(b.first))
             b = b._replace(keys=np.full(size, _EMPTY, np.int64), numbers=np.zeros(size, np.int32))
             _rehash(b, self.count)
         self.blocks = b

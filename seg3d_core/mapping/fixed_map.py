@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from ..config import MapConfig
+from ..config import MapConfig, MemoryConfig
 from ..errors import MapFileError, SourceError
 from ..types import Array, Frame, Visible
 from .base import BaseMap
@@ -21,9 +21,21 @@ class FixedMap(BaseMap):
     xyz float (N, 3) in metres; rgb uint8 (N, 3) and normals float (N, 3) where known. Raises SourceError.
     """
 
-    def __init__(self, config: MapConfig, xyz: Array, rgb: Array | None = None, normals: Array | None = None) -> None:
-        super().__init__(config, with_slots=False)
+    def __init__(
+        self,
+        config: MapConfig,
+        xyz: Array,
+        rgb: Array | None = None,
+        normals: Array | None = None,
+        budget_mb: float = MemoryConfig().map_mb,
+    ) -> None:
+        super().__init__(config, with_slots=False, budget_mb=budget_mb)
         self._take(_stacked(xyz, rgb, normals, config))
+        if self.memory_bytes > self.budget_bytes:
+            raise SourceError(
+                f"the given cloud takes {self.memory_bytes / 1e6:.1f} MB, memory.map_mb is {budget_mb:g}: "
+                "raise it or thin out"
+            )
 
     def _take(self, points: Array) -> None:
         self._clear()

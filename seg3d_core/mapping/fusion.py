@@ -195,7 +195,7 @@ def sum_rows(start, image, rgb, camera, inverse_size, max_points, blocks, ids, p
     block = -1
     room = min(len(blocks.first), len(blocks.keys) // 2)
     for v in range(start, h):
-        if counters[ROWS] + w > len(ids) or counters[BLOCKS] + w > room:
+        if counters[LIVE] < max_points and (counters[ROWS] + w > len(ids) or counters[BLOCKS] + w > room):
             return v
         _back_project_row(v, image, camera, inverse_size, xyz, voxels, normals)
         u = 0

@@ -7,11 +7,21 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from ..config import MapConfig
+from ..config import MapConfig, MemoryConfig
 from ..errors import MapFileError
 from ..types import Array, Frame, Visible
 from .base import BaseMap, plain
-from .block_index import VOXEL_LIMIT, BlockIndex
+from .block_index import MIN_BLOCKS, VOXEL_LIMIT, BlockIndex
+from .eviction import (
+    BLOCK_BYTES,
+    EVICT_ABOVE,
+    EVICT_TO,
+    ROW_BYTES,
+    blocks_of_rows,
+    leaving,
+    order_of_leaving,
+    remove_dead,
+)
 from .fusion import BLOCKS, COLUMNS, DROPPED, LIVE, NEXT_ID, ROWS, TOUCHED, WEIGHT, XYZ, Pinhole, apply_sums, sum_rows
 from .neighbours import Neighbours, voxel_neighbours
 from .visibility import fade
@@ -20,6 +30,8 @@ logger = logging.getLogger(__name__)
 
 # Dead rows are squeezed out when they are this many and this share of all.
 COMPACT_ROWS, COMPACT_SHARE = 10_000, 0.25
+# Or when the budget is short, and they take this share of it. Room grows by at least as much of it, so seldom.
+COMPACT_BUDGET, GROW_BUDGET = 0.05, 1 / 32
 
 
 class PointMap(BaseMap):
@@ -30,21 +42,31 @@ class PointMap(BaseMap):
     A point's weight is the number of frames that saw its voxel, at most `max_weight`. Frames that see
     through a point take `fade` off its weight; at 0 it leaves the map, and its voxel may be born again
     under a new id. Images are taken as rectified: lens distortion is not applied.
+
+    A map of `max_points` or of its budget in MB goes on: far and least seen points leave it (`eviction`), at the end of
+    a frame, and what a frame had no room for comes with the next. Ids of the others stay.
     """
 
-    def __init__(self, config: MapConfig) -> None:
-        super().__init__(config, with_slots=True)
+    def __init__(self, config: MapConfig, budget_mb: float = MemoryConfig().map_mb) -> None:
+        super().__init__(config, with_slots=True, budget_mb=budget_mb)
         self._next_id = 1
+        self._camera = np.zeros(3)
+        self._is_full = False
 
     def integrate(self, frame: Frame) -> Visible:
         """Fuses a frame and returns the points it sees, new ones included, ids ascending.
 
-        Raises FrameError (`size`, `pose`, `rotation`, `camera`) and leaves the map as it was.
+        Raises FrameError (`size`, `pose`, `rotation`, `camera`) and leaves the map as it was. Where memory runs out,
+        MemoryError: the map is whole then, and may have taken in the frame.
         """
         camera = self._prepare(frame)
         touched = self._fuse(frame, camera)
         visible, through = self._look(frame, camera, touched, with_through=self.config.fade > 0)
         self._removed_ids = self._fade(through)
+        self._camera = camera.translation
+        evicted = self._evict(visible.rows)
+        if len(evicted):
+            self._removed_ids = np.sort(np.concatenate([self._removed_ids, evicted]))
         return visible
 
     def _fuse(self, frame: Frame, camera: Pinhole) -> int:
@@ -56,12 +78,16 @@ class PointMap(BaseMap):
         rgb = plain(frame.rgb, np.uint8)
         counters = np.zeros(6, np.int64)
         counters[[BLOCKS, ROWS, LIVE, NEXT_ID]] = self._index.count, self._rows, self._live, self._next_id
-        reached = 0
+        reached, limit = 0, self.config.max_points
+        ran_out: MemoryError | None = None
         while True:
-            self._reserve_rows(w)
-            self._index.reserve_blocks(w)
+            try:
+                if limit > self._live and not self._reserve(w):
+                    limit, self._is_full = self._live, True
+            except MemoryError as error:
+                limit, ran_out = self._live, error
             reached = sum_rows(
-                reached, self._image, rgb, camera, 1.0 / self.config.voxel_size, self.config.max_points,
+                reached, self._image, rgb, camera, 1.0 / self.config.voxel_size, limit,
                 self._index.blocks, self._ids, self._points, self._sums, counters,
             )  # fmt: skip
             self._index.count, self._rows, self._live, self._next_id = (
@@ -72,11 +98,66 @@ class PointMap(BaseMap):
         apply_sums(
             self._sums, counters[TOUCHED], camera.rotation, self.config.voxel_size, self.config.max_weight, self._points
         )
-        if counters[DROPPED]:
-            if not self.saturated:
-                logger.warning("the map is full at %d points (map.max_points): new surface is left out", self._live)
-            self.dropped_pixels += int(counters[DROPPED])
+        self.dropped_pixels += int(counters[DROPPED])
+        if ran_out:
+            raise ran_out
         return int(counters[TOUCHED])
+
+    def _reserve(self, width: int) -> bool:
+        """Room for what an image row may bring; False where the budget has none.
+
+        By a quarter of what is left of it at a time: neither rows nor blocks take all, and a small map doubles.
+        """
+        index = self._index
+        for grow, wanted, room, size in (
+            (self._reserve_rows, self._rows + width, len(self._ids), ROW_BYTES),
+            (index.reserve_blocks, index.count + width, index.room, BLOCK_BYTES),
+        ):
+            if wanted <= room:
+                continue
+            left = self.budget_bytes - ROW_BYTES * len(self._ids) - BLOCK_BYTES * index.room
+            least = max((wanted - room) * size, int(GROW_BUDGET * self.budget_bytes))
+            if left < least:
+                return False
+            grow(width, room + max(left // 4, least) // size)
+        return True
+
+    # --- the budget ----------------------------------------------------------------------------
+
+    @property
+    def _kept_bytes(self) -> int:
+        """What would be held without dead rows and empty blocks, and without room to grow."""
+        return ROW_BYTES * self._live + BLOCK_BYTES * self._index.used
+
+    def make_room(self) -> None:
+        """Evicts points until the budget is kept with some room; `compact` gives the memory back."""
+        self._evict(np.empty(0, np.int64))
+
+    def _evict(self, seen_rows: Array) -> Array:
+        """Ids int64 (n,), ascending, of the points that leave for the budget, in the order that `eviction` states."""
+        kept, points = self._kept_bytes, self.config.max_points
+        above = EVICT_TO + COMPACT_BUDGET if self._is_full else EVICT_ABOVE
+        if kept <= above * self.budget_bytes and self._live <= EVICT_ABOVE * points:
+            return np.empty(0, np.int64)
+        if not self.evicted:
+            logger.warning(
+                "the map has reached its budget at %d points (map.max_points, memory.map_mb): far and least seen "
+                "points make way from here on", self._live,
+            )  # fmt: skip
+        rows = np.flatnonzero(self._points[: self._rows, WEIGHT] > 0)
+        block_of_row = np.zeros(self._rows, np.int32)
+        blocks_of_rows(self._index.blocks, self._index.count, block_of_row)
+        seen = np.zeros(self._rows, bool)
+        seen[seen_rows] = True
+        order = order_of_leaving(self._points, rows, seen[rows], self._camera)
+        gone = leaving(
+            order, block_of_row, self._live - int(EVICT_TO * points), kept - int(EVICT_TO * self.budget_bytes)
+        )
+        self._points[gone, WEIGHT] = 0
+        remove_dead(self._index.blocks, self._index.count, self._points)
+        self._live -= len(gone)
+        self.evicted += len(gone)
+        return self._ids[gone]
 
     def _fade(self, through: Array) -> Array:
         removed = np.empty(len(through), np.int64)
@@ -89,35 +170,47 @@ class PointMap(BaseMap):
         return voxel_neighbours(self._index, rows)
 
     def compact(self) -> Array | None:
-        """Squeezes dead rows out when they are over 10 000 and over a quarter of all.
+        """Squeezes dead rows out when they are over 10 000 and over a quarter of all, or when the budget is short.
 
-        Returns the new row int64 (old rows,) of each old row, -1 = gone, and raises `epoch`; or None.
+        Returns the new row int64 (old rows,) of each old row, -1 = gone, and raises `epoch`; or None. Needs as much
+        memory again for a moment; where that is not there, MemoryError, and the map is as it was.
         """
         dead = self._rows - self._live
-        if dead <= max(COMPACT_ROWS, COMPACT_SHARE * self._rows):
+        if dead <= max(COMPACT_ROWS, COMPACT_SHARE * self._rows) and not self._is_short:
             return None
         alive = self._points[: self._rows, WEIGHT] > 0
         voxels = self._index.voxels(self._rows)[alive]
         ids, points = self._ids[: self._rows][alive], self._points[: self._rows][alive]
-        self._take_rows(ids, points, voxels)
+        self._take_rows(ids, points, voxels, self._index.used)
         self.epoch += 1
         return np.where(alive, np.cumsum(alive) - 1, -1)
 
-    def _take_rows(self, ids: Array, points: Array, voxels: Array) -> None:
+    @property
+    def _is_short(self) -> bool:
+        """Whether the budget is nearly used up, and dead rows and empty blocks hold much of it."""
+        held = ROW_BYTES * self._rows + BLOCK_BYTES * self._index.count
+        if not self._is_full and held <= EVICT_ABOVE * self.budget_bytes:
+            return False
+        return held - self._kept_bytes >= COMPACT_BUDGET * self.budget_bytes
+
+    def _take_rows(self, ids: Array, points: Array, voxels: Array, blocks: int) -> None:
+        """Takes the arrays as they are; `blocks`: how many the voxels lie in."""
         alive = points[:, WEIGHT] > 0
-        index = BlockIndex()
+        index = BlockIndex(room=max(MIN_BLOCKS, blocks + 1))
         if index.insert(voxels, alive) >= 0:
             raise _damaged("two points share a voxel")
+        places = np.zeros(len(ids), np.int32)
         self._clear()
-        self._index = index
-        self._reserve_rows(len(ids))
-        self._ids[: len(ids)], self._points[: len(ids)] = ids, points
+        self._index, self._ids, self._points = index, ids, points
+        self._sums = self._sums._replace(places=places)
         self._rows, self._live = len(ids), int(alive.sum())
+        self._is_full = False
 
     def reset(self) -> None:
         """Empties the map. Ids go on counting; points of earlier `Visible`s are gone."""
         self._clear()
-        self.dropped_pixels = 0
+        self.dropped_pixels = self.evicted = 0
+        self._is_full = False
         self.epoch += 1
 
     def state(self) -> dict[str, Array]:
@@ -137,7 +230,7 @@ class PointMap(BaseMap):
         Raises MapFileError (`damaged`).
         """
         ids, points, voxels, counters = self._checked(state)
-        self._take_rows(ids, points, voxels)
+        self._take_rows(ids.copy(), points.copy(), voxels, len(np.unique(voxels >> 3, axis=0)))
         self._next_id, self.dropped_pixels = int(counters[0]), int(counters[1])
         self.epoch += 1
 

@@ -20,9 +20,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+from ..budgets import Use, is_out_of_memory, megabytes, use_of
 from ..build import build_scene
 from ..config import Config
-from ..errors import FrameError, Seg3DError
+from ..errors import BusyError, FrameError, Seg3DError
 from ..perception.topic import PushedMasks
 from ..scene import SegmentationJob, Segmented
 from ..storage import copy_scene, read_scene, restore_scene, write_scene
@@ -30,6 +31,8 @@ from ..types import Frame, Masks2D, Objects2D, QueryResult, Snapshot, Visible
 from .mailbox import Inbox, Mailbox
 from .mask_worker import MaskWorker
 from .offline import Observer
+from .query_desk import QueryDesk
+from .recent_frames import RecentFrames
 from .statistics import Queue, Recorder, Statistics
 from .text_worker import TextWorker
 
@@ -37,8 +40,6 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 # Frames wait here while the scene is busy with one: a few hide the jitter, more would only add latency.
 _FRAMES_WAITING = 4
-# Frames kept for masks that arrive from outside, a while after their image.
-_FRAMES_REMEMBERED = 60
 _REPORT_INTERVAL = 10.0
 # A camera that stands still brings no keyframes: what it saw last is segmented after so many seconds all the same.
 _STANDSTILL = 2.0
@@ -77,13 +78,14 @@ class LiveRuntime:
         self._on_event = on_event or (lambda level, text: None)
         self._recorder = Recorder()
         self._reported: dict[str, float] = {}
-        self._inbox = Inbox(_FRAMES_WAITING)
-        self._masks = MaskWorker(config, self._recorder, self._report, self._hand_over)
+        self._inbox = Inbox(_FRAMES_WAITING, config.runtime.max_waiting)
+        self._masks = MaskWorker(config, self._recorder, self._report, self._hand_over, self._on_worker_error)
         self._masks.wants_objects = self._scene.wants_objects
         generator = self._masks.generator
         self._pushed = generator if isinstance(generator, PushedMasks) else None
         self._segmentation: Mailbox[SegmentationJob] = Mailbox(1)
-        self._text = TextWorker(config, self._recorder, self._report, self._labelled)
+        self._text = TextWorker(config, self._recorder, self._report, self._labelled, self._on_worker_error)
+        self._queries = QueryDesk(config.runtime.max_waiting, config.runtime.query_deadline)
         self._waiters: deque[Future[Snapshot]] = deque()
         self._unanswered: set[Future[Any]] = set()
         self._unanswered_lock = threading.Lock()
@@ -92,7 +94,8 @@ class LiveRuntime:
         self._segmenting = False
         self._since_segmentation = 0
         self._observed_at = 0.0
-        self._recent: deque[tuple[Frame, Visible]] = deque(maxlen=_FRAMES_REMEMBERED)
+        self._recent = RecentFrames(megabytes(config.memory.topic_masks_mb * 3 / 4))
+        self._is_short_of_memory = False
         self._publish_lock = threading.Lock()
         self.snapshot = Snapshot.empty()
         self._threads: list[threading.Thread] = []
@@ -109,13 +112,15 @@ class LiveRuntime:
             thread.start()
         self._masks.start()
         self._text.start()
+        self._queries.start()
 
     def stop(self, timeout: float = 5.0) -> None:
         """Ends the threads; what they hold is thrown away, and who waits for an answer gets an error."""
         deadline = time.monotonic() + timeout
         for box in (self._inbox, self._masks, self._segmentation):
             box.close()
-        self._text.stop(timeout)
+        self._queries.stop(timeout)
+        self._text.stop(max(0.0, deadline - time.monotonic()))
         self._masks.join(max(0.0, deadline - time.monotonic()))
         for thread in self._threads:
             thread.join(max(0.0, deadline - time.monotonic()))
@@ -134,7 +139,8 @@ class LiveRuntime:
 
     def submit_masks(self, stamp: float, masks: Masks2D) -> None:
         """Masks made elsewhere for the frame with this stamp (`perception.masks` is `topic`)."""
-        self._inbox.put(lambda: self._take_pushed_masks(stamp, masks))
+        if not self._inbox.offer(lambda: self._take_pushed_masks(stamp, masks)):
+            self._recorder.drop("masks_overtaken")
 
     def count_drop(self, reason: str, n: int = 1) -> None:
         """A frame that did not even reach the runtime."""
@@ -153,9 +159,13 @@ class LiveRuntime:
         """An empty map; ids go on counting."""
         self._call(self._reset, timeout, "the reset")
 
-    def query(self, text: str, top_k: int | None = None) -> QueryResult:
-        """Answers from the newest snapshot. Raises QueryError."""
-        return self._text.answer(text, self.snapshot, top_k)
+    def query(self, text: str, top_k: int | None = None, patience: float | None = None) -> QueryResult:
+        """Answers from the newest snapshot. Raises QueryError, and BusyError where it can't within the deadline.
+
+        `patience`: less time than `runtime.query_deadline`, in seconds.
+        """
+        self._text.check(text)
+        return self._queries.ask(partial(self._text.answer, text, self.snapshot, top_k), patience)
 
     def save(self, path: Path, *, overwrite: bool = False, timeout: float = 60.0) -> Snapshot:
         """Writes the map as of now; mapping goes on meanwhile. Raises MapFileError."""
@@ -192,16 +202,26 @@ class LiveRuntime:
             "frames": Queue(self._inbox.waiting_frames, _FRAMES_WAITING, self._inbox.dropped_frames),
             "perception": self._masks.queue,
             "segmentation": Queue(len(self._segmentation), 1, self._segmentation.dropped),
+            "requests": Queue(
+                self._inbox.waiting_requests, self.config.runtime.max_waiting, self._inbox.refused_requests
+            ),
+            "queries": self._queries.queue,
         }
         scene = self._scene
         return self._recorder.read(
             queues=queues,
-            memory_mb={**scene.memory_mb, "text features": self._text.memory_bytes / 1e6},
+            memory={**scene.memory, **self._own_memory()},
             points=len(scene.map),
             instances=len(self.snapshot.instances),
             last_stamp=scene.stamp or None,
             models={"masks": self._masks.model, "text": self._text.model},
         )
+
+    def _own_memory(self) -> dict[str, Use]:
+        own = {"text features": Use(self._text.memory_bytes / 1e6)}
+        if self._pushed is not None:
+            own |= {"frames for masks": use_of(self._recent), "masks for frames": use_of(self._pushed)}
+        return own
 
     # --- the scene's thread --------------------------------------------------------------------
 
@@ -215,7 +235,10 @@ class LiveRuntime:
             except FrameError as error:
                 self._recorder.drop(error.reason)
                 self._report("warning", error.reason, f"frame dropped: {error}")
-            except Exception:  # a bug: say it, and go on mapping
+            except Exception as error:  # no memory, or a bug: say it, and go on mapping
+                if is_out_of_memory(error):
+                    self._make_room("mapping")
+                    continue
                 self._recorder.count("scene errors")
                 log.exception("the scene's thread failed on one item")
                 self._report(
@@ -227,7 +250,7 @@ class LiveRuntime:
             visible = self._scene.add_frame(frame)
         self._recorder.count("frames")
         if self._pushed is not None:
-            self._recent.append((frame, visible))
+            self._recent.add(frame, visible)
             masks = self._pushed.masks(frame)
             if masks is not None:
                 self._observe(_Observation(self._scene.generation, frame, visible, masks))
@@ -242,11 +265,21 @@ class LiveRuntime:
         """Masks usually come after their frame, now and then before it: then they wait in the generator."""
         if self._pushed is None:
             raise FrameError("unexpected_masks", "masks arrived, but perception.masks is not `topic`")
-        frame, visible = min(self._recent, key=lambda pair: abs(pair[0].stamp - stamp), default=(None, None))
-        if frame is None or visible is None or not abs(frame.stamp - stamp) <= self._pushed.slop:
+        found = self._recent.nearest(stamp, self._pushed.slop)
+        if found is None:
             self._pushed.push(stamp, masks)
             return
-        self._observe(_Observation(self._scene.generation, frame, visible, masks))
+        self._observe(_Observation(self._scene.generation, *found, masks))
+
+    def _make_room(self, who: str) -> None:
+        """Memory ran out: the scene gives some back, and mapping goes on with less."""
+        self._is_short_of_memory = False
+        self._recorder.count("out of memory")
+        log.warning("memory ran out (%s): all budgets shrink", who)
+        with suppress(MemoryError):  # it runs out again: the next one finds less to do
+            self._scene.shrink()
+            self._recent.clear()
+        self._report("error", "out_of_memory", f"memory ran out ({who}): budgets shrink, the map goes on with less")
 
     def _observe(self, seen: _Observation) -> None:
         if seen.generation != self._scene.generation:
@@ -335,9 +368,16 @@ class LiveRuntime:
                 log.exception("a segmentation failed")
                 self._report("error", "segment", "a segmentation failed (traceback in the log); the last one stays")
                 outcome = error
+                self._on_worker_error(error, "segmentation")
             self._inbox.put(partial(self._finish_segmentation, job, outcome))
             # The votes of the whole map would wait here for the next job.
             del job, outcome
+
+    def _on_worker_error(self, error: Exception, who: str) -> None:
+        """From any worker, which has told of it: where memory ran out, the scene can help, once for all."""
+        if is_out_of_memory(error) and not self._is_short_of_memory:
+            self._is_short_of_memory = True
+            self._inbox.put(partial(self._make_room, who))
 
     # --- helpers -------------------------------------------------------------------------------
 
@@ -385,11 +425,15 @@ class LiveRuntime:
             if self._stopped:
                 raise Seg3DError("the runtime is shutting down")
             self._unanswered.add(future)
-        self._inbox.put(partial(request, future))
         try:
+            if not self._inbox.offer(lambda: None if future.cancelled() else request(future)):
+                raise BusyError(
+                    "busy", f"{self.config.runtime.max_waiting} requests wait already: ask again in a while"
+                )
             return future.result(timeout)
         except FutureTimeout:
-            raise Seg3DError(f"{what} did not finish within {timeout:.0f} s") from None
+            future.cancel()
+            raise BusyError("timeout", f"{what} did not finish within {timeout:.0f} s") from None
         finally:
             with self._unanswered_lock:
                 self._unanswered.discard(future)

@@ -55,12 +55,18 @@ class Mailbox(Generic[T]):
 
 
 class Inbox:
-    """What a scene's thread lives on: requests go first, frames are bounded and the newest win."""
+    """What a scene's thread lives on: requests go first, frames are bounded and the newest win.
 
-    def __init__(self, frames: int):
+    Requests from outside are bounded too, at `requests`: one more is not taken. Those of our own workers always are,
+    of which each has one at a time.
+    """
+
+    def __init__(self, frames: int, requests: int):
         self._frames: deque[Frame] = deque()
         self._limit = frames
+        self._most_requests = requests
         self._requests: deque[Callable[[], Any]] = deque()
+        self.refused_requests = 0
         self._ready = threading.Condition()
         self._closed = False
         self.dropped_frames = 0
@@ -80,10 +86,25 @@ class Inbox:
             self._ready.notify()
             return full
 
+    @property
+    def waiting_requests(self) -> int:
+        return len(self._requests)
+
     def put(self, request: Callable[[], Any]) -> None:
+        """From a worker."""
         with self._ready:
             self._requests.append(request)
             self._ready.notify()
+
+    def offer(self, request: Callable[[], Any]) -> bool:
+        """From outside; False where too many wait."""
+        with self._ready:
+            if len(self._requests) >= self._most_requests:
+                self.refused_requests += 1
+                return False
+            self._requests.append(request)
+            self._ready.notify()
+            return True
 
     def get(self) -> Frame | Callable[[], Any] | None:
         with self._ready:

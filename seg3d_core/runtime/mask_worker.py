@@ -30,13 +30,20 @@ OnSeen = Callable[[int, Frame, Visible, Masks2D, Objects2D | None], None]
 class MaskWorker:
     """Holds the model that `perception.masks` names. Mapping goes on whatever becomes of it.
 
-    `on_seen(generation, frame, visible, masks, objects)` runs in this thread. Raises ConfigError for settings that
-    contradict each other; what is merely missing switches the model off.
+    `on_seen(generation, frame, visible, masks, objects)` and `on_error(error, who)` run in this thread. Raises
+    ConfigError for settings that contradict each other; what is merely missing switches the model off.
     """
 
-    def __init__(self, config: Config, recorder: Recorder, report: Callable[[str, str, str], None], on_seen: OnSeen):
+    def __init__(
+        self,
+        config: Config,
+        recorder: Recorder,
+        report: Callable[[str, str, str], None],
+        on_seen: OnSeen,
+        on_error: Callable[[Exception, str], None],
+    ):
         self._config, self._recorder = config, recorder
-        self._report, self._on_seen = report, on_seen
+        self._report, self._on_seen, self._on_error = report, on_seen, on_error
         self._waiting: Mailbox[tuple[int, Frame, Visible]] = Mailbox(1)
         self._thread = threading.Thread(target=self._run, name="seg3d-perception", daemon=True)
         self._busy_since: float | None = None
@@ -130,6 +137,7 @@ class MaskWorker:
         except Exception as error:  # a model that throws must not stop the mapping
             self._recorder.count("perception errors")
             log.exception("masks of one keyframe failed")
+            self._on_error(error, "masks")
             self._failures += 1
             if isinstance(error, _HOPELESS) or self._failures >= _FAILURES_TO_SWITCH_OFF:
                 self._switch_off(error)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
 
+from ..budgets import is_out_of_memory
 from ..errors import FrameError
 from ..perception.base import MaskGenerator, look
 from ..scene import Scene
@@ -15,6 +17,9 @@ from ..types import Frame, Masks2D, Snapshot, Visible
 from .statistics import Recorder, Statistics
 
 log = logging.getLogger(__name__)
+
+# Where memory runs out each makes the map smaller; after so many the last snapshot stays.
+_SEGMENTATION_ATTEMPTS = 4
 
 
 class Observer(Protocol):
@@ -64,7 +69,7 @@ def run_offline(
     for reason, n in source.drops.items():
         recorder.drop(f"source: {reason}", n)
     statistics = recorder.read(
-        memory_mb=scene.memory_mb,
+        memory=scene.memory,
         points=len(scene.map),
         instances=len(scene.snapshot.instances),
         last_stamp=scene.stamp,
@@ -88,6 +93,12 @@ def _one_frame(
         if recorder.drop(error.reason) == 1:
             log.warning("frame %s dropped: %s", frame.name or frame.index, error)
         return False
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        recorder.drop("out_of_memory")
+        _make_room(scene, recorder, f"frame {frame.name or frame.index}")
+        return False
     for observer in observers:
         observer.frame(frame, found)
     return found is not None
@@ -107,8 +118,24 @@ def _observe(scene: Scene, frame: Frame, visible: Visible, masks: MaskGenerator,
 
 
 def _segment(scene: Scene, recorder: Recorder, observers: tuple[Observer, ...]) -> None:
-    with recorder.stage("segment"):
-        snapshot = scene.segment()
-    recorder.count("segmentations")
-    for observer in observers:
-        observer.snapshot(snapshot)
+    for _ in range(_SEGMENTATION_ATTEMPTS):
+        try:
+            with recorder.stage("segment"):
+                snapshot = scene.segment()
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            _make_room(scene, recorder, "segmentation")
+            continue
+        recorder.count("segmentations")
+        for observer in observers:
+            observer.snapshot(snapshot)
+        return
+
+
+def _make_room(scene: Scene, recorder: Recorder, who: str) -> None:
+    """Memory ran out: the scene gives some back, and the run goes on with less."""
+    recorder.count("out of memory")
+    log.warning("memory ran out (%s): all budgets shrink, the map goes on with less", who)
+    with suppress(MemoryError):  # it runs out again: the next one finds less to do
+        scene.shrink()

@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from ..budgets import Use
+
 _SAMPLES = 1000
 
 
@@ -54,11 +56,16 @@ class Statistics:
     drops: dict[str, int] = field(default_factory=dict)
     stages: dict[str, Stage] = field(default_factory=dict)
     queues: dict[str, Queue] = field(default_factory=dict)
-    memory_mb: dict[str, float] = field(default_factory=dict)
+    memory: dict[str, Use] = field(default_factory=dict)
     points: int = 0
     instances: int = 0
     last_stamp: float | None = None
     models: dict[str, Model] = field(default_factory=dict)
+
+    @property
+    def memory_mb(self) -> dict[str, float]:
+        """What each part holds."""
+        return {name: use.used_mb for name, use in self.memory.items()}
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -70,7 +77,12 @@ class Statistics:
                 for n, s in self.stages.items()
             },
             "queues": {n: vars(q) for n, q in self.queues.items()},
-            "memory_mb": {n: round(m, 2) for n, m in self.memory_mb.items()},
+            "memory_mb": {n: round(mb, 2) for n, mb in self.memory_mb.items()},
+            "budgets": {
+                n: {"used_mb": round(u.used_mb, 2), "limit_mb": round(u.limit_mb, 2), "evicted": u.evicted}
+                for n, u in self.memory.items()
+                if u.limit_mb is not None
+            },
         }
 
 

@@ -26,11 +26,13 @@ class TextWorker:
         recorder: Recorder,
         report: Callable[[str, str, str], None],
         on_labelled: Callable[[Snapshot, tuple[str, ...]], None],
+        on_error: Callable[[Exception, str], None] = lambda error, who: None,
     ):
         self._config = config
         self._recorder = recorder
         self._report = report
         self._on_labelled = on_labelled
+        self._on_error = on_error
         self._snapshots: Mailbox[tuple[int, Snapshot]] = Mailbox(1)
         self._query: TextQuery | None = None
         self._loading = threading.Lock()
@@ -98,13 +100,17 @@ class TextWorker:
         """The snapshot with the labels that are known already, by instance id."""
         return snapshot.with_names(self._names)
 
-    def answer(self, text: str, snapshot: Snapshot, top_k: int | None) -> QueryResult:
-        """Raises QueryError for a text that cannot be answered, Seg3DError when no encoder can be loaded."""
+    def check(self, text: str) -> None:
+        """Raises QueryError for a text that is too long or empty."""
         if len(text) > self._config.runtime.max_query_length:
             limit = self._config.runtime.max_query_length
             raise QueryError("too_long", f"the text has {len(text)} characters; at most {limit} are taken")
         if not text.strip():
             raise QueryError("empty_text", "the text is empty")
+
+    def answer(self, text: str, snapshot: Snapshot, top_k: int | None) -> QueryResult:
+        """Raises QueryError for a text that cannot be answered, Seg3DError when no encoder can be loaded."""
+        self.check(text)
         with self._recorder.stage("query"):
             return self._loaded().answer(text, snapshot, top_k)
 
@@ -122,9 +128,10 @@ class TextWorker:
                 self._prepare(*offered)
             except Seg3DError as error:
                 self._report("warning", "text", f"text queries are off: {error}")
-            except Exception:
+            except Exception as error:
                 self._recorder.count("text errors")
                 log.exception("preparing text features failed")
+                self._on_error(error, "text")
                 self._report("error", "text", "preparing text features failed (traceback in the log)")
 
     def _prepare(self, of_map: int, snapshot: Snapshot) -> None:
@@ -139,7 +146,7 @@ class TextWorker:
         with self._names_lock:
             if of_map != self._map:
                 return
-            # Replaced, never changed: other threads read it without a lock. An id that is gone does not come back.
+            # Replaced, never changed: other threads read it without a lock. An instance that comes back is named anew.
             self._names = {int(i): n for i, n in zip(snapshot.instances.ids, names, strict=True)}
         self._on_labelled(snapshot, names)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Protocol, runtime_checkable
 
+from ..budgets import Holder
 from ..types import Array, Cloud, Frame, Instances, Masks2D, Objects2D, View
 
 
@@ -45,8 +46,8 @@ class Segmenter(Protocol):
     def reset(self) -> None: ...
 
     @property
-    def memory_bytes(self) -> int:
-        """Of everything kept per point and per keyframe."""
+    def holders(self) -> dict[str, Holder]:
+        """Everything kept per point and per keyframe, by a name for people."""
         ...
 
     def state(self) -> dict[str, Array]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 
+from ..budgets import Holder
 from ..types import Array, Cloud, Frame, Masks2D, Objects2D
 from .base import ObjectSegmenter, Segmentation, Segmenter
 
@@ -62,8 +63,13 @@ class SegmenterGroup:
             segmenter.reset()
 
     @property
-    def memory_bytes(self) -> int:
-        return sum(segmenter.memory_bytes for segmenter in self._segmenters.values())
+    def holders(self) -> dict[str, Holder]:
+        """The first core's by their own names, the others' with their core's name before."""
+        return {
+            part if name == self._leader else f"{name} {part}": holder
+            for name, segmenter in self._segmenters.items()
+            for part, holder in segmenter.holders.items()
+        }
 
     def state(self) -> dict[str, Array]:
         return self._segmenters[self._leader].state()

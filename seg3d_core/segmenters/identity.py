@@ -1,4 +1,4 @@
-"""Stable instance ids: what overlaps the instance of before keeps its id."""
+"""Stable instance ids: what overlaps the instance of before keeps its id, and what comes back has it again."""
 
 from __future__ import annotations
 
@@ -8,31 +8,62 @@ from dataclasses import replace
 import numpy as np
 
 from ..errors import MapFileError
-from ..types import Array, IdentityChange, Instances
-from .matching import greedy_pairs
+from ..types import Array, Cloud, IdentityChange, Instances
+from .matching import common_points, greedy_pairs
+from .past_instances import PastInstances
 
 # An old and a new instance may be the same when they share more than this much of either.
 CONTAINED = 0.5
 
 
 class IdentityTracker:
-    """Gives ids from one segmentation to the next. Ids count up from 1 and are never reused, not even after `reset`."""
+    """Gives ids from one segmentation to the next. Ids count up from 1 and are never given to something else, not even
+    after `reset`.
 
-    def __init__(self) -> None:
+    Instances that a segmentation lacks are remembered by their places (`PastInstances`), within `budget_bytes`.
+    """
+
+    def __init__(self, budget_bytes: int, voxel_size: float) -> None:
         self._next_id = 1
+        self._past = PastInstances(budget_bytes, voxel_size)
         self.reset()
 
     def reset(self) -> None:
         self._previous = Instances.empty()
+        # Whose points the previous instances are; shared with the snapshot that shows them.
+        self._cloud: Cloud | None = None
+        self._past.reset()
 
-    def assign(self, instances: Instances) -> tuple[Instances, tuple[IdentityChange, ...]]:
-        """The same instances with ids int32 (K,), and what merged and split since the last call.
+    @property
+    def budget_bytes(self) -> int:
+        return self._past.budget_bytes
+
+    @budget_bytes.setter
+    def budget_bytes(self, budget_bytes: int) -> None:
+        self._past.budget_bytes = budget_bytes
+
+    @property
+    def memory_bytes(self) -> int:
+        """Of the past instances."""
+        return self._past.memory_bytes
+
+    @property
+    def evicted(self) -> int:
+        """Past instances that were forgotten for the budget."""
+        return self._past.evicted
+
+    def make_room(self) -> None:
+        self._past.make_room()
+
+    def assign(self, instances: Instances, cloud: Cloud) -> tuple[Instances, tuple[IdentityChange, ...]]:
+        """The same instances of the cloud with ids int32 (K,), and what merged and split since the last call.
 
         Pairs of an old and a new instance that share more than half of either's points are taken one to one,
         those with most common points first, then the older id. So the larger part keeps the id: of a merge,
-        where the other ids end, and of a split, where the other parts get new ids.
+        where the other ids end, and of a split, where the other parts get new ids. Where a new instance has no partner,
+        and its place is that of a past one, it is that one.
         """
-        new, old, common = _common_points(instances, self._previous)
+        new, old, common = common_points(instances, self._previous)
         smaller = np.minimum(instances.sizes[new], self._previous.sizes[old])
         linked = common > CONTAINED * smaller
         new, old, common = new[linked], old[linked], common[linked]
@@ -42,11 +73,13 @@ class IdentityTracker:
         ids = np.zeros(len(instances), np.int32)
         kept = partner_of_new >= 0
         ids[kept] = self._previous.ids[partner_of_new[kept]]
-        fresh = int((~kept).sum())
-        ids[~kept] = np.arange(self._next_id, self._next_id + fresh)
-        self._next_id += fresh
+        ids[~kept] = self._past.take_back(instances.select(~kept), cloud)
+        fresh = ids == 0
+        ids[fresh] = np.arange(self._next_id, self._next_id + int(fresh.sum()))
+        self._next_id += int(fresh.sum())
         changes = self._changes(ids, new[order], old[order], partner_of_new, partner_of_old)
-        self._previous = replace(instances, ids=ids)
+        self._past.add(self._previous.select(partner_of_old < 0), cloud if self._cloud is None else self._cloud)
+        self._previous, self._cloud = replace(instances, ids=ids), cloud
         return self._previous, changes
 
     def _changes(
@@ -72,6 +105,7 @@ class IdentityTracker:
             "indptr": self._previous.indptr,
             "point_ids": self._previous.point_ids,
             "next_id": np.array([self._next_id], np.int64),
+            **self._past.state(),
         }
 
     def restore(self, state: Mapping[str, Array]) -> None:
@@ -82,21 +116,10 @@ class IdentityTracker:
                 "damaged", "the last segmentation's instances do not have the sizes that the file states"
             )
         self._previous = Instances(ids, np.ones(len(ids), np.float32), indptr, point_ids)
-        self._next_id = max(int(state["next_id"][0]), int(ids.max(initial=0)) + 1)
-
-
-def _common_points(new: Instances, old: Instances) -> tuple[Array, Array, Array]:
-    """Pairs of instances that share points: numbers in `new` and in `old`, and how many points; int64 (pairs,)."""
-    order = np.argsort(old.point_ids, kind="stable")
-    old_points = old.point_ids[order]
-    old_owner = np.repeat(np.arange(len(old)), old.sizes)[order]
-    begin = np.searchsorted(old_points, new.point_ids, "left")
-    count = np.searchsorted(old_points, new.point_ids, "right") - begin
-    # Overlapping instances hold a point several times: every occurrence in one meets every one in the other.
-    offset = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
-    new_owner = np.repeat(np.repeat(np.arange(len(new)), new.sizes), count)
-    pair, common = np.unique(new_owner * len(old) + old_owner[np.repeat(begin, count) + offset], return_counts=True)
-    return pair // max(len(old), 1), pair % max(len(old), 1), common
+        self._cloud = None
+        self._past.restore(state)
+        most = max(int(ids.max(initial=0)), int(state.get("past_ids", ids).max(initial=0)))
+        self._next_id = max(int(state["next_id"][0]), most + 1)
 
 
 def _strongest(a: Array, b: Array) -> tuple[Array, Array]:

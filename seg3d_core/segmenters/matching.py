@@ -1,10 +1,10 @@
-"""One-to-one matching."""
+"""What instances have in common, and one-to-one matching."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from ..types import Array
+from ..types import Array, Instances
 
 
 def greedy_pairs(a: Array, b: Array, a_count: int, b_count: int) -> tuple[Array, Array]:
@@ -17,3 +17,17 @@ def greedy_pairs(a: Array, b: Array, a_count: int, b_count: int) -> tuple[Array,
         if partner_of_a[i] < 0 and partner_of_b[j] < 0:
             partner_of_a[i], partner_of_b[j] = j, i
     return partner_of_a, partner_of_b
+
+
+def common_points(new: Instances, old: Instances) -> tuple[Array, Array, Array]:
+    """Pairs of instances that share points: numbers in `new` and in `old`, and how many points; int64 (pairs,)."""
+    order = np.argsort(old.point_ids, kind="stable")
+    old_points = old.point_ids[order]
+    old_owner = np.repeat(np.arange(len(old)), old.sizes)[order]
+    begin = np.searchsorted(old_points, new.point_ids, "left")
+    count = np.searchsorted(old_points, new.point_ids, "right") - begin
+    # Overlapping instances hold a point several times: every occurrence in one meets every one in the other.
+    offset = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
+    new_owner = np.repeat(np.repeat(np.arange(len(new)), new.sizes), count)
+    pair, common = np.unique(new_owner * len(old) + old_owner[np.repeat(begin, count) + offset], return_counts=True)
+    return pair // max(len(old), 1), pair % max(len(old), 1), common

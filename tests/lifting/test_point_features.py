@@ -134,14 +134,21 @@ def per_point(views: int) -> int:
     return views * (2 * CHANNELS + 8) + 4
 
 
+def with_room_for(points: int, views: int, rows: int) -> PointFeatures:
+    """Of a map of so many rows, which take 10 bytes each."""
+    features = PointFeatures(views, budget_mb=(points * per_point(views) + 10 * rows + 1) / 1e6)
+    features.grow(rows)
+    return features
+
+
 def test_the_budget_holds_and_the_least_seen_go_first() -> None:
-    features = PointFeatures(3, budget_mb=20 * per_point(3) / 1e6)
+    features = with_room_for(20, 3, 60)
     often, rare, late = np.arange(0, 15), np.arange(15, 25), np.arange(25, 30)
     frame = Look(np.random.default_rng(0), 60, 1.0)
     for rows in (often, rare, often, late, late):
         features.observe(rows, frame.pixels[: len(rows)], frame.distances[: len(rows)], frame.levels)
         assert len(features) <= features.capacity == 20
-        assert features.memory_bytes <= 20 * per_point(3) + 100 * 10 + 8 * 30
+        assert features.memory_bytes <= features.budget_bytes
     held = set(features.state()["rows"].tolist())
     # `rare` were seen once and had room for five; `late` were seen twice at the end, and took it.
     assert held == {*often.tolist(), *late.tolist()}
@@ -149,11 +156,29 @@ def test_the_budget_holds_and_the_least_seen_go_first() -> None:
 
 
 def test_among_the_least_seen_those_longest_unseen_go_then_the_largest_rows() -> None:
-    features = PointFeatures(1, budget_mb=4 * per_point(1) / 1e6)
+    features = with_room_for(4, 1, 60)
     frame = Look(np.random.default_rng(0), 60, 1.0)
     for rows, held in (([0, 1, 2], {0, 1, 2}), ([3, 4, 5], {3, 4, 5, 0}), ([6, 7, 8, 9, 10], {6, 7, 8, 9})):
         features.observe(np.array(rows), frame.pixels[: len(rows)], frame.distances[: len(rows)], frame.levels)
         assert set(features.state()["rows"].tolist()) == held
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 1000), st.floats(0.2, 1.0))
+def test_a_lowered_budget_and_a_map_that_grows_keep_the_most_seen(seed, share) -> None:
+    """The use stays below the budget while the tables grow, and who leaves is who had least sightings."""
+    features = fed(with_room_for(60, 3, 60), looks(seed, 6))
+    state = features.state()
+    key = dict(zip(state["rows"].tolist(), features._keys(state["rows"].astype(np.int64)).tolist(), strict=True))
+    before = dict(zip(state["rows"].tolist(), features.features(state["rows"])[0].tolist(), strict=True))
+    features.budget_bytes = int(share * features.budget_bytes)
+    features.grow(70)
+    assert features.memory_bytes <= max(features.budget_bytes, 10 * 90)
+    held = features.state()["rows"].tolist()
+    assert sorted(held) == sorted(sorted(before, key=key.__getitem__)[len(before) - len(held) :])
+    assert [features.features(np.array([r]))[0][0].tolist() for r in held] == [before[r] for r in held]
+    fed(features, looks(seed + 1, 3))
+    assert features.memory_bytes <= max(features.budget_bytes, 10 * 90)
 
 
 def test_a_budget_with_room_for_nothing_gives_nothing() -> None:
@@ -191,7 +216,7 @@ def test_it_goes_on_from_its_state() -> None:
     fed(other, frames[5:])
     for a, b in zip(whole.features(np.arange(60)), other.features(np.arange(60)), strict=True):
         assert np.array_equal(a, b)
-    small = PointFeatures(3, budget_mb=10 * per_point(3) / 1e6)
+    small = with_room_for(10, 3, len(whole.state()["last"]))
     small.restore(whole.state())
     assert len(small) == 10
     held = small.state()["rows"]

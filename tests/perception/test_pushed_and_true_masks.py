@@ -57,7 +57,7 @@ def test_the_buffer_is_bounded_and_counts():
     for k in range(5):
         pushed.push(float(k), masks())
     assert len(pushed) == 3
-    assert pushed.dropped == 2
+    assert pushed.evicted == 2
     assert pushed.masks(frame(0.0)) is None
     assert pushed.masks(frame(4.0)) is not None
 

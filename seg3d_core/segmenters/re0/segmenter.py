@@ -8,7 +8,8 @@ from functools import partial
 
 import numpy as np
 
-from ...config import Re0Config
+from ...budgets import Holder, megabytes
+from ...config import MemoryConfig, Re0Config
 from ...errors import MapFileError
 from ...lifting.keyframe_log import KeyframeLog
 from ...lifting.mask_lookup import masks_at
@@ -29,18 +30,36 @@ class Re0Segmentation:
 
 
 class Re0Segmenter:
-    """`segmenters.base.Segmenter` after RE0, sections 3.1 and 3.2."""
+    """`segmenters.base.Segmenter` after RE0, sections 3.1 and 3.2.
 
-    def __init__(self, config: Re0Config):
+    Votes and log share a budget: votes take 2 bytes a map row and 6 more a slot, and the log has what they leave.
+    """
+
+    def __init__(self, config: Re0Config, memory: MemoryConfig | None = None):
         self.config = config
+        self.budget_bytes = megabytes((memory or MemoryConfig()).keyframes_mb)
         self.reading = reading_of(config)
         self._votes = MaskVotes(self.reading.slots)
         self._log = KeyframeLog(config.max_keyframes)
         self._next_label = FIRST_LABEL
 
     @property
+    def holders(self) -> dict[str, Holder]:
+        return {"votes and log": self}
+
+    @property
     def memory_bytes(self) -> int:
         return self._votes.memory_bytes + self._log.memory_bytes
+
+    @property
+    def evicted(self) -> int:
+        """Keyframes that left for capacity or budget."""
+        return self._log.evicted
+
+    def make_room(self) -> None:
+        """Keyframes go, the newest excepted; votes go with the points of the map."""
+        self._log.budget_bytes = max(self.budget_bytes - self._votes.memory_bytes, 0)
+        self._log.make_room()
 
     def observe(self, keyframe: int, rows: Array, pixels: Array, depths: Array, masks: tuple[Masks2D, ...]) -> None:
         """Logs what the keyframe's points lie on, and lets the reading look at each label image in turn.
@@ -53,6 +72,7 @@ class Re0Segmenter:
         for point_masks, image in zip(on, masks, strict=True):
             self._next_label = self.reading.observe(self._votes, rows, point_masks, len(image), self._next_label)
         self._log.append(keyframe, rows, on, found[0][1], [len(image) for image in masks])
+        self.make_room()
 
     def prepare(self, cloud: Cloud, rows: Array) -> Callable[[], Re0Segmentation]:
         """Copies the votes of the cloud's points; the returned function needs nothing else of this object."""

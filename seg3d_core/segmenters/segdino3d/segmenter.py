@@ -7,7 +7,8 @@ from functools import partial
 
 import numpy as np
 
-from ...config import SegDino3DConfig
+from ...budgets import Holder, megabytes
+from ...config import MemoryConfig, SegDino3DConfig
 from ...errors import FrameError, MapFileError, Seg3DError
 from ...lifting.keyframe_log import KeyframeLog
 from ...lifting.mask_lookup import masks_at
@@ -28,17 +29,24 @@ class SegDino3DSegmenter:
     `depth_max` (m): depth beyond it places no object.
     """
 
-    def __init__(self, config: SegDino3DConfig, predictor: Predictor, depth_max: float = np.inf):
+    def __init__(
+        self,
+        config: SegDino3DConfig,
+        predictor: Predictor,
+        depth_max: float = np.inf,
+        memory: MemoryConfig | None = None,
+    ):
         self.config = config
+        memory = memory or MemoryConfig()
         self._predictor = predictor
-        self._features = PointFeatures(config.views_per_point, config.point_features_mb, config.nearest_views)
-        self._bank = ObjectQueryBank(config.object_score, config.objects_kept, depth_max)
-        self._log = KeyframeLog(config.max_keyframes)
+        self._features = PointFeatures(config.views_per_point, memory.point_features_mb, config.nearest_views)
+        self._bank = ObjectQueryBank(config.object_score, config.objects_kept, depth_max, megabytes(memory.objects_mb))
+        self._log = KeyframeLog(config.max_keyframes, megabytes(memory.keyframes_mb))
         self.wants_objects = predictor.needs_image_features or predictor.needs_objects
 
     @property
-    def memory_bytes(self) -> int:
-        return self._features.memory_bytes + self._bank.memory_bytes + self._log.memory_bytes
+    def holders(self) -> dict[str, Holder]:
+        return {"votes and log": self._log, "point features": self._features, "2D objects": self._bank}
 
     def observe_objects(
         self, keyframe: int, frame: Frame, rows: Array, pixels: Array, depths: Array, objects: Objects2D

@@ -1,0 +1,123 @@
+"""Where the instances were that are not seen now, so that what comes back has the id that it had."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from ..errors import MapFileError
+from ..types import Array, Cloud, Instances
+from .matching import common_points, greedy_pairs
+
+# Edge of the cells in which places are told, in metres, and in voxels where those are large.
+CELL, CELL_VOXELS = 0.1, 2
+# What comes back fills more than half of the smaller of both places, and a quarter of the larger: half a sofa is the
+# sofa, and a book that lay on it is not.
+SHARE_OF_SMALLER, SHARE_OF_LARGER = 0.5, 0.25
+_AXIS_BITS = 21
+
+
+class PastInstances:
+    """Places of past instances, in cells of 10 cm, within a budget; those gone for longest are forgotten first.
+
+    Places and not points: the points of what was evicted with its part of the map come back under new ids.
+    """
+
+    def __init__(self, budget_bytes: int, voxel_size: float):
+        self.budget_bytes = budget_bytes
+        self._cell = max(CELL, CELL_VOXELS * voxel_size)
+        self.reset()
+
+    def reset(self) -> None:
+        # In the order of leaving; `point_ids` are cells.
+        self._places = Instances.empty()
+        self.evicted = 0
+        """Instances that were forgotten for the budget."""
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    @property
+    def memory_bytes(self) -> int:
+        places = self._places
+        return places.ids.nbytes + places.scores.nbytes + places.indptr.nbytes + places.point_ids.nbytes
+
+    def add(self, gone: Instances, cloud: Cloud) -> None:
+        """Remembers instances that ended, by their points in the cloud, where it has any of them."""
+        places = self._places_of(gone, cloud)
+        known = places.select(places.sizes > 0)
+        self._places = _joined(self._places, known)
+        self.make_room()
+
+    def make_room(self) -> None:
+        sizes = self._places.sizes
+        newest_first = np.cumsum((8 * sizes + 16)[::-1]) + 8
+        kept = int(np.searchsorted(newest_first, self.budget_bytes, "right"))
+        if kept < len(self):
+            self.evicted += len(self) - kept
+            self._places = self._places.select(np.arange(len(self) - kept, len(self)))
+
+    def take_back(self, found: Instances, cloud: Cloud) -> Array:
+        """The id int32 (K,) of each of K new instances that is a past one, 0 = none; those are past no more.
+
+        One to one: the largest common place first, then the older id.
+        """
+        ids = np.zeros(len(found), np.int32)
+        if not len(self) or not len(found):
+            return ids
+        places = self._places_of(found, cloud)
+        new, old, common = common_points(places, self._places)
+        a, b = places.sizes[new], self._places.sizes[old]
+        same = (common > SHARE_OF_SMALLER * np.minimum(a, b)) & (common > SHARE_OF_LARGER * np.maximum(a, b))
+        new, old, common = new[same], old[same], common[same]
+        order = np.lexsort((new, self._places.ids[old], -common))
+        partner_of_new, partner_of_old = greedy_pairs(new[order], old[order], len(found), len(self))
+        back = partner_of_new >= 0
+        ids[back] = self._places.ids[partner_of_new[back]]
+        self._places = self._places.select(partner_of_old < 0)
+        return ids
+
+    def _places_of(self, instances: Instances, cloud: Cloud) -> Instances:
+        """The cells of each instance, ascending, by the points that the cloud has."""
+        owner = np.repeat(np.arange(len(instances)), instances.sizes)
+        row = np.minimum(np.searchsorted(cloud.ids, instances.point_ids), max(len(cloud) - 1, 0))
+        known = cloud.ids[row] == instances.point_ids if len(cloud) else np.zeros(len(row), bool)
+        cells = np.floor(cloud.xyz[row[known]] / self._cell).astype(np.int64) + (1 << (_AXIS_BITS - 1))
+        keys = (cells[:, 0] << 2 * _AXIS_BITS) | (cells[:, 1] << _AXIS_BITS) | cells[:, 2]
+        owner = owner[known]
+        order = np.lexsort((keys, owner))
+        owner, keys = owner[order], keys[order]
+        first = np.ones(len(keys), bool)
+        first[1:] = (owner[1:] != owner[:-1]) | (keys[1:] != keys[:-1])
+        counts = np.bincount(owner[first], minlength=len(instances))
+        return Instances(instances.ids, instances.scores, np.append(0, np.cumsum(counts)), keys[first])
+
+    def state(self) -> dict[str, Array]:
+        """Arrays for `restore`."""
+        return {
+            "past_ids": self._places.ids,
+            "past_indptr": self._places.indptr,
+            "past_cells": self._places.point_ids,
+            "past_cell": np.array(self._cell),
+        }
+
+    def restore(self, state: Mapping[str, Array]) -> None:
+        """From `state`; a map that was saved without past instances has none. Raises MapFileError."""
+        self.reset()
+        if "past_ids" not in state or float(state["past_cell"]) != self._cell:
+            return
+        ids, indptr, cells = state["past_ids"], state["past_indptr"], state["past_cells"]
+        if len(indptr) != len(ids) + 1 or indptr[0] != 0 or indptr[-1] != len(cells) or (np.diff(indptr) < 0).any():
+            raise MapFileError("damaged", "the past instances do not have the sizes that the file states")
+        self._places = Instances(ids.astype(np.int32), np.ones(len(ids), np.float32), indptr, cells)
+        self.make_room()
+
+
+def _joined(a: Instances, b: Instances) -> Instances:
+    return Instances(
+        np.concatenate([a.ids, b.ids]),
+        np.concatenate([a.scores, b.scores]),
+        np.concatenate([a.indptr, a.indptr[-1] + b.indptr[1:]]),
+        np.concatenate([a.point_ids, b.point_ids]),
+    )

@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-# Where memory ran out, each budget becomes this share of what its holder had; below `LEAST_BYTES` none goes.
-SHRINK_TO = 0.7
-LEAST_BYTES = 1_000_000
+# Where memory ran out, each budget becomes this share of what its holder had, but not less than that of what it was
+# meant to be: an accident while the map was small must not keep it small.
+SHRINK_TO, LEAST_SHARE = 0.7, 1 / 16
 
 
 class Holder(Protocol):
@@ -52,15 +52,22 @@ def megabytes(budget_mb: float) -> int:
     return int(budget_mb * 1_000_000)
 
 
-def shrink(holders: Mapping[str, Holder]) -> None:
-    """After memory ran out: every budget becomes 70 % of what is held, and what is too much goes at once.
+class Shrinking:
+    """Budgets that become smaller when memory runs out, and stay so until the scene is built anew."""
 
-    Budgets stay as small as that until the scene is built anew.
-    """
-    for holder in holders.values():
-        holder.budget_bytes = min(holder.budget_bytes, max(int(SHRINK_TO * holder.memory_bytes), LEAST_BYTES))
-    for holder in holders.values():
-        holder.make_room()
+    def __init__(self, holders: Mapping[str, Holder]):
+        self._least = {name: int(LEAST_SHARE * holder.budget_bytes) for name, holder in holders.items()}
+
+    def shrink(self, holders: Mapping[str, Holder], times: int = 1) -> None:
+        """Every budget becomes 70 % of what is held, or a 16th of what it was; what is too much goes at once.
+
+        `times`: so often 70 %, where less was not enough.
+        """
+        for name, holder in holders.items():
+            wanted = max(int(SHRINK_TO**times * holder.memory_bytes), self._least[name])
+            holder.budget_bytes = min(holder.budget_bytes, wanted)
+        for holder in holders.values():
+            holder.make_room()
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -355,7 +355,7 @@ class RuntimeConfig(_Group):
     max_waiting: int = _setting(
         100, "requests that may wait, and as many queries; one more is refused", "requests", ge=1, le=10_000
     )
-    query_deadline: float = _setting(5.0, "a query that cannot be answered within this is refused", "s", gt=0, le=3600)
+    query_deadline: float = _setting(10.0, "a query that cannot be answered within this is refused", "s", gt=0, le=3600)
 
 
 class Config(_Group):

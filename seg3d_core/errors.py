@@ -51,7 +51,8 @@ class QueryError(Seg3DError):
 
 
 class BusyError(Seg3DError):
-    """A request that is refused because too many wait (`code` is `busy`), or was not done in time (`timeout`)."""
+    """A request that is refused because too many wait (`code` is `busy`), was not done in time (`timeout`), or for
+    which memory ran out (`out_of_memory`)."""
 
     def __init__(self, code: str, message: str):
         super().__init__(message)

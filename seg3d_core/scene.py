@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from .budgets import Holder, Use, megabytes, shrink, use_of
+from .budgets import Holder, Shrinking, Use, megabytes, use_of
 from .config import Config, KeyframeConfig
 from .errors import FrameError, MapFileError
 from .geometry import checked_pose, rotation_angle
@@ -28,6 +28,8 @@ from .types import Array, Cloud, Frame, IdentityChange, Instances, Masks2D, Obje
 
 # A relocalised camera is believed after this many frames that agree with each other.
 _FRAMES_TO_TRUST_A_JUMP = 5
+# 70 % of 70 % and so on: a 16th, below which no budget goes.
+_SHRINK_ROUNDS = 10
 # Of the cells in which the overlap of two frames is counted.
 _CELLS_PER_WIDTH = 20
 
@@ -72,6 +74,7 @@ class Scene:
         self._poses = PoseGate(config.keyframes)
         self._keyframe_poses = KeyframePoses(megabytes(config.memory.poses_mb))
         self._keyframe_choice = KeyframeChoice(config.keyframes)
+        self._shrinking = Shrinking(self.holders)
         self.generation = 0
         self.frames = 0
         self.keyframes = 0
@@ -280,8 +283,13 @@ class Scene:
 
     def shrink(self) -> None:
         """Memory ran out: all budgets become smaller than what is held, for good, and what is too much goes now."""
-        shrink(self.holders)
-        self._compact()
+        for times in range(1, _SHRINK_ROUNDS):
+            try:
+                self._shrinking.shrink(self.holders, times)
+                self._compact()
+            except MemoryError:  # squeezing the map needs some, too: the less the smaller it becomes
+                continue
+            return
 
     @property
     def camera_poses(self) -> list[Array]:

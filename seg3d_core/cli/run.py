@@ -253,12 +253,22 @@ def _tell(data: dict[str, Any], snapshot: Snapshot, out: Path) -> None:
         f"{data['points']:,} points" + (f"; dropped: {dropped}" if dropped else ""),
         highlight=False,
     )
+    console.print(memory_text(data["budgets"]), highlight=False)
     if not data["text_encoder"] and data["config"]["query.encoder"] != "none":
         console.print("No text encoder is installed, so instances have no names: see `seg3d models list`.")
     where = shlex.quote(str(out))
     console.print(
         f'Look at {out / "picture.png"}, or ask: seg3d query {where} "the sofa"', highlight=False, markup=False
     )
+
+
+def memory_text(budgets: Mapping[str, Mapping[str, float]]) -> str:
+    """`Memory: map 12.3 of 500 MB (3,400 evicted), views 1.0 of 200 MB`."""
+    parts = []
+    for name, use in budgets.items():
+        gone = f" ({use['evicted']:,} evicted)" if use["evicted"] else ""
+        parts.append(f"{name} {use['used_mb']:.1f} of {use['limit_mb']:g} MB{gone}")
+    return "Memory: " + ", ".join(parts)
 
 
 def _why_no_instances(data: dict[str, Any]) -> str:

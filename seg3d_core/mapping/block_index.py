@@ -221,9 +221,53 @@ class BlockIndex:
         _collect_voxels(self.blocks, self.count, out)
         return out
 
+    def squeeze(self, rows: int, new_rows: Array) -> None:
+        """Row r is now `new_rows[r]`, int64 (rows,), below 0 where it is in no chain; blocks without points go.
+
+        In place: needs no memory.
+        """
+        self.count = int(_squeeze(self.blocks, self.count, rows, new_rows))
+        self.blocks.keys.fill(_EMPTY)
+        _rehash(self.blocks, self.count)
+
+    def trim_blocks(self) -> None:
+        """Gives back the room that the blocks in use do not need. MemoryError leaves all as it is."""
+        b, room = self.blocks, max(self.count + 1, MIN_BLOCKS)
+        size = _table_size(room)
+        self.blocks = Blocks(
+            np.full(size, _EMPTY, np.int64),
+            np.zeros(size, np.int32),
+            b.coordinates[:room].copy(),
+            b.first[:room].copy(),
+            b.points[:room].copy(),
+            b.slots[:room].copy(),
+            b.following,
+        )
+        _rehash(self.blocks, self.count)
+
     @property
     def memory_bytes(self) -> int:
         return sum(array.nbytes for array in self.blocks)
+
+
+@njit(cache=True, nogil=True)
+def _squeeze(blocks, count, rows, new_rows):
+    for row in range(rows):
+        if new_rows[row] >= 0:
+            after = blocks.following[row]
+            blocks.following[new_rows[row]] = new_rows[after] if after >= 0 else -1
+    kept = 0
+    for block in range(count):
+        if blocks.points[block] == 0:
+            continue
+        blocks.coordinates[kept, :] = blocks.coordinates[block, :]
+        blocks.first[kept] = new_rows[blocks.first[block]]
+        blocks.points[kept] = blocks.points[block]
+        for slot in range(len(blocks.slots[block])):
+            row = blocks.slots[block, slot]
+            blocks.slots[kept, slot] = new_rows[row] if row >= 0 else -1
+        kept += 1
+    return kept
 
 
 @njit(cache=True, nogil=True)

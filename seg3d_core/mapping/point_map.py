@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from contextlib import suppress
 
 import numpy as np
 
@@ -12,16 +13,7 @@ from ..errors import MapFileError
 from ..types import Array, Frame, Visible
 from .base import BaseMap, plain
 from .block_index import MIN_BLOCKS, VOXEL_LIMIT, BlockIndex
-from .eviction import (
-    BLOCK_BYTES,
-    EVICT_ABOVE,
-    EVICT_TO,
-    ROW_BYTES,
-    blocks_of_rows,
-    leaving,
-    order_of_leaving,
-    remove_dead,
-)
+from .eviction import BLOCK_BYTES, EVICT_ABOVE, EVICT_TO, ROW_BYTES, evict, squeeze_rows
 from .fusion import BLOCKS, COLUMNS, DROPPED, LIVE, NEXT_ID, ROWS, TOUCHED, WEIGHT, XYZ, Pinhole, apply_sums, sum_rows
 from .neighbours import Neighbours, voxel_neighbours
 from .visibility import fade
@@ -144,20 +136,15 @@ class PointMap(BaseMap):
                 "the map has reached its budget at %d points (map.max_points, memory.map_mb): far and least seen "
                 "points make way from here on", self._live,
             )  # fmt: skip
-        rows = np.flatnonzero(self._points[: self._rows, WEIGHT] > 0)
-        block_of_row = np.zeros(self._rows, np.int32)
-        blocks_of_rows(self._index.blocks, self._index.count, block_of_row)
-        seen = np.zeros(self._rows, bool)
+        seen = np.zeros(self._rows if len(seen_rows) else 0, bool)
         seen[seen_rows] = True
-        order = order_of_leaving(self._points, rows, seen[rows], self._camera)
-        gone = leaving(
-            order, block_of_row, self._live - int(EVICT_TO * points), kept - int(EVICT_TO * self.budget_bytes)
-        )
-        self._points[gone, WEIGHT] = 0
-        remove_dead(self._index.blocks, self._index.count, self._points)
+        gone = evict(
+            self._index.blocks, self._index.count, self._points, seen, self._camera,
+            self._live - int(EVICT_TO * points), kept - int(EVICT_TO * self.budget_bytes),
+        )  # fmt: skip
         self._live -= len(gone)
         self.evicted += len(gone)
-        return self._ids[gone]
+        return np.sort(self._ids[gone])
 
     def _fade(self, through: Array) -> Array:
         removed = np.empty(len(through), np.int64)
@@ -172,18 +159,33 @@ class PointMap(BaseMap):
     def compact(self) -> Array | None:
         """Squeezes dead rows out when they are over 10 000 and over a quarter of all, or when the budget is short.
 
-        Returns the new row int64 (old rows,) of each old row, -1 = gone, and raises `epoch`; or None. Needs as much
-        memory again for a moment; where that is not there, MemoryError, and the map is as it was.
+        Returns the new row int64 (old rows,) of each old row, -1 = gone, and raises `epoch`; or None. In place but for
+        these numbers: where there is no memory for them, MemoryError, and the map is as it was.
         """
         dead = self._rows - self._live
-        if dead <= max(COMPACT_ROWS, COMPACT_SHARE * self._rows) and not self._is_short:
+        is_short = self._is_short
+        if dead <= max(COMPACT_ROWS, COMPACT_SHARE * self._rows) and not is_short:
             return None
-        alive = self._points[: self._rows, WEIGHT] > 0
-        voxels = self._index.voxels(self._rows)[alive]
-        ids, points = self._ids[: self._rows][alive], self._points[: self._rows][alive]
-        self._take_rows(ids, points, voxels, self._index.used)
+        new_rows = np.empty(self._rows, np.int64)
+        squeeze_rows(self._ids, self._points, new_rows)
+        self._index.squeeze(self._rows, new_rows)
+        self._rows = self._live
         self.epoch += 1
-        return np.where(alive, np.cumsum(alive) - 1, -1)
+        if is_short:
+            self._trim()
+        return new_rows
+
+    def _trim(self) -> None:
+        """Gives back the room to grow, so that rows and blocks share it anew; where memory is short, a part of it."""
+        rows = self._rows
+        with suppress(MemoryError):
+            self._index.trim_blocks()
+            places, points, ids = np.zeros(rows, np.int32), self._points[:rows].copy(), self._ids[:rows].copy()
+            following = self._index.blocks.following[:rows].copy()
+            # All or none: kernels check no indices.
+            self._sums, self._points, self._ids = self._sums._replace(places=places), points, ids
+            self._index.blocks = self._index.blocks._replace(following=following)
+            self._is_full = False
 
     @property
     def _is_short(self) -> bool:

@@ -275,10 +275,13 @@ class LiveRuntime:
         """Memory ran out: the scene gives some back, and mapping goes on with less."""
         self._is_short_of_memory = False
         self._recorder.count("out of memory")
-        log.warning("memory ran out (%s): all budgets shrink", who)
-        with suppress(MemoryError):  # it runs out again: the next one finds less to do
-            self._scene.shrink()
+        # Workers have told where.
+        log.warning("memory ran out (%s): all budgets shrink", who, exc_info=who == "mapping")
+        try:
             self._recent.clear()
+            self._scene.shrink()
+        except Exception:  # most likely it ran out again: the next one finds less to do
+            log.exception("budgets could not shrink")
         self._report("error", "out_of_memory", f"memory ran out ({who}): budgets shrink, the map goes on with less")
 
     def _observe(self, seen: _Observation) -> None:
@@ -414,6 +417,7 @@ class LiveRuntime:
                 outcome: T | BaseException = function()
             except Exception as error:
                 outcome = error
+                self._on_worker_error(error, what)
             _answer(future, outcome)
 
         return self._ask(request, timeout, what)
@@ -434,6 +438,8 @@ class LiveRuntime:
         except FutureTimeout:
             future.cancel()
             raise BusyError("timeout", f"{what} did not finish within {timeout:.0f} s") from None
+        except MemoryError:
+            raise BusyError("out_of_memory", f"memory ran out in {what}; budgets shrink, so ask again") from None
         finally:
             with self._unanswered_lock:
                 self._unanswered.discard(future)

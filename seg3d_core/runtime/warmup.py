@@ -31,8 +31,9 @@ def warm_up(config: Config, masks: MaskGenerator | None = None) -> float:
         scene.add_observation(frame, visible, found, objects)
         scene.segment()
     # What happens at the end of the budget must not wait for a compiler either.
-    scene.map.budget_bytes = 0
-    scene.map.make_room()
+    for holder in scene.holders.values():
+        holder.budget_bytes = 0
+        holder.make_room()
     seconds = time.perf_counter() - start
     log.info("kernels are ready after %.1f s", seconds)
     return seconds

@@ -9,6 +9,7 @@ from seg3d_ros import diagnostics as room
 from seg3d_ros.inputs import Inputs
 from seg3d_ros.report import Reporter
 
+from seg3d_core.budgets import Use
 from seg3d_core.runtime.statistics import Model, Stage, Statistics
 
 
@@ -16,10 +17,10 @@ class CountingRuntime:
     """Tells `counters`, `stages` and `models` as its statistics."""
 
     def __init__(self):
-        self.counters, self.stages, self.models = {}, {}, {}
+        self.counters, self.stages, self.models, self.memory = {}, {}, {}, {}
 
     def statistics(self):
-        return Statistics(dict(self.counters), {}, dict(self.stages), {}, {}, 0, 0, models=self.models)
+        return Statistics(dict(self.counters), {}, dict(self.stages), {}, self.memory, 0, 0, models=self.models)
 
     def submit(self, frame):
         pass
@@ -94,6 +95,27 @@ def test_each_model_tells_latency_rate_and_what_is_wrong_with_it(node, clock, ma
     assert values["latency"] == "median 410.0 ms, p95 520.5 ms" and values["overtaken"] == "7"
     assert values["runs per second"] == "2.00" and values["model"] == "mobile_sam"
     assert text.level == room.WARN and text.message == "no weights"
+
+
+def test_each_part_tells_its_use_and_its_budget(node, made):
+    _, _, runtime = made
+
+    def status():
+        node.timers[-1].callback()
+        (found,) = [s for s in node.sent["/diagnostics"][-1].status if s.name.endswith(": memory")]
+        return found, {pair.key: pair.value for pair in found.values}
+
+    runtime.memory = {"map": Use(412.34, 500.0), "snapshot": Use(3.0)}
+    found, values = status()
+    assert (found.level, found.message) == (room.OK, "all within their budgets")
+    assert values["map"] == "412.3 of 500.0 MB, 0 evicted" and values["snapshot"] == "3.0 MB" and "process" in values
+    runtime.memory = {"map": Use(450.0, 500.0, 12), "views": Use(2.0, 200.0)}
+    found, values = status()
+    assert (found.level, found.message) == (room.OK, "at their budgets: map")
+    assert values["map"] == "450.0 of 500.0 MB, 12 evicted"
+    runtime.counters["out of memory"] = 2
+    found, _ = status()
+    assert found.level == room.WARN and "memory ran out 2 times" in found.message
 
 
 def test_closing_waits_for_a_publication_under_way_and_lets_no_other_begin(node, made, monkeypatch):

@@ -7,7 +7,7 @@ import pytest
 from seg3d_interfaces.srv import LoadMap, QueryText, Reset, SaveMap, Segment
 from seg3d_ros import services
 
-from seg3d_core.errors import ConfigError, MapFileError, QueryError, Seg3DError, WeightsError
+from seg3d_core.errors import BusyError, ConfigError, MapFileError, QueryError, Seg3DError, WeightsError
 from seg3d_core.types import Answer, Instances, QueryResult, Snapshot
 
 
@@ -33,7 +33,7 @@ class Scripted:
 
     segment_now = reset = save = load = _do
 
-    def query(self, text, top_k):
+    def query(self, text, top_k, patience):
         self._do(text, top_k)
         answer = Answer(8, 0.7, (0, 0, 0), (1, 1, 1), "lamp")
         return QueryResult(text, (answer,) if text == "lamp" else (), text == "lamp", "said", "encoder", True)
@@ -45,7 +45,13 @@ class Scripted:
 @pytest.fixture
 def call(node, tmp_path):
     def ask(runtime, name, kind, **request):
-        services.Services(node, {"map_frame": "map", "maps_folder": str(tmp_path)}, lambda: runtime)
+        parameters = {
+            "map_frame": "map",
+            "maps_folder": str(tmp_path),
+            "runtime.max_waiting": 100,
+            "runtime.query_deadline": 2.0,
+        }
+        services.Services(node, parameters, lambda: runtime)
         _, answer = node.services[f"~/{name}"]
         return answer(kind.Request(**request), kind.Response())
 
@@ -86,6 +92,39 @@ def test_what_may_befall_each(call, name, error, code):
 def test_query_codes(call, code):
     response = call(Scripted(QueryError(code, "why")), "query_text", QueryText, text="x")
     assert (response.success, response.code, response.message) == (False, services.QUERY_CODES[code], "why")
+
+
+@pytest.mark.parametrize("code", ["busy", "timeout"])
+def test_a_node_that_is_too_busy_says_so(call, code):
+    response = call(Scripted(BusyError(code, "why")), "query_text", QueryText, text="x")
+    assert (response.success, response.code, response.message) == (False, QueryText.Response.TIMEOUT, "why")
+
+
+def test_queries_that_come_together_share_the_deadline(node, monkeypatch):
+    """Each of a hundred takes a tenth of a second: what waits for longer than the deadline is left no time."""
+    now, given = [100.0], []
+    monkeypatch.setattr(services.time, "monotonic", lambda: now[0])
+
+    class Slow(Scripted):
+        def query(self, text, top_k, patience):
+            given.append(patience)
+            if patience <= 0:
+                raise BusyError("busy", "why")
+            now[0] += 0.1
+            return super().query(text, top_k, patience)
+
+    runtime = Slow()
+    parameters = {"map_frame": "map", "runtime.max_waiting": 100, "runtime.query_deadline": 2.0}
+    services.Services(node, parameters, lambda: runtime)
+    _, answer = node.services["~/query_text"]
+    codes = [answer(QueryText.Request(text="lamp"), QueryText.Response()).code for _ in range(100)]
+    assert codes.count(QueryText.Response.OK) in (20, 21)
+    assert set(codes) == {QueryText.Response.OK, QueryText.Response.TIMEOUT}
+    assert codes == sorted(codes), "first come, first served"
+    assert now[0] < 100 + 2.0 + 0.2
+    now[0] += 1.0
+    answer(QueryText.Request(text="lamp"), QueryText.Response())
+    assert given[-1] == 2.0
 
 
 @pytest.mark.parametrize("error", [WeightsError("no file"), ConfigError("no such model")])

@@ -16,6 +16,7 @@ from .inputs import Input, Inputs
 
 PATIENCE = 5.0  # seconds without a frame before the node says why
 REPEAT = 30.0  # seconds between two such lines in the log
+REFUSING = ("requests", "queries")  # queues that take no more when full; the others forget the oldest
 OK, WARN = DiagnosticStatus.OK, DiagnosticStatus.WARN
 
 
@@ -63,6 +64,7 @@ class Diagnostics:
         message.status = [
             self._input_status(situation),
             self._mapping_status(statistics),
+            self._memory_status(statistics),
             self._drops_status(statistics),
             *(self._model_status(name, model, statistics) for name, model in statistics.models.items()),
         ]
@@ -124,12 +126,26 @@ class Diagnostics:
         for name, stage in statistics.stages.items():
             values[f"stage {name}"] = f"median {stage.median_ms:.1f} ms, p95 {stage.p95_ms:.1f} ms, {stage.count} runs"
         for name, queue in statistics.queues.items():
-            values[f"queue {name}"] = f"{queue.length} of {queue.capacity}, {queue.dropped} overtaken"
-        for name, megabytes in statistics.memory_mb.items():
-            values[f"memory {name}"] = f"{megabytes:.1f} MB"
-        values["memory process"] = f"{_resident_mb():.0f} MB"
+            what = "refused" if name in REFUSING else "overtaken"
+            values[f"queue {name}"] = f"{queue.length} of {queue.capacity}, {queue.dropped} {what}"
         text = f"{statistics.points} points, {statistics.instances} instances"
         return self._status("mapping", OK, text, values)
+
+    def _memory_status(self, statistics: Any) -> DiagnosticStatus:
+        """Each part's use of its budget, and what left for it; a warning once memory itself ran out."""
+        values: dict[str, Any] = {}
+        for name, use in statistics.memory.items():
+            values[name] = f"{use.used_mb:.1f} MB"
+            if use.limit_mb is not None:
+                values[name] = f"{use.used_mb:.1f} of {use.limit_mb:.1f} MB, {use.evicted} evicted"
+        values["process"] = f"{_resident_mb():.0f} MB"
+        ran_out = statistics.counters.get("out of memory", 0)
+        if ran_out:
+            text = f"memory ran out {ran_out} times: budgets have become smaller, the map goes on with less"
+            return self._status("memory", WARN, text, values)
+        at_budget = [name for name, use in statistics.memory.items() if use.evicted]
+        text = f"at their budgets: {', '.join(at_budget)}" if at_budget else "all within their budgets"
+        return self._status("memory", OK, text, values)
 
     def _drops_status(self, statistics: Any) -> DiagnosticStatus:
         lost = {f"lost in transport {each.topic}": each.lost for each in self.inputs.inputs.values() if each.lost}

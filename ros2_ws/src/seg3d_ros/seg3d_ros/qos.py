@@ -22,6 +22,11 @@ TF_STATIC = QoSProfile(depth=100, reliability=ReliabilityPolicy.RELIABLE, durabi
 DIAGNOSTICS = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
 
 
+def requests(depth: int) -> QoSProfile:
+    """Of a service: so many requests may come at once; of more, the oldest are lost before one could refuse them."""
+    return QoSProfile(depth=depth, reliability=ReliabilityPolicy.RELIABLE)
+
+
 def choose(offered: Iterable[QoSProfile]) -> QoSProfile | None:
     """The strongest sensor profile that every publisher can serve; None when there is no publisher."""
     offered = list(offered)

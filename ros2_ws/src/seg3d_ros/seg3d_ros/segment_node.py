@@ -29,7 +29,7 @@ from .report import LogBridge, Reporter
 from .services import Services
 from .stopping import Stop
 
-THREADS = 3  # sensors, services, diagnostics: one callback group each
+THREADS = 4  # sensors, queries, other services, diagnostics: one callback group each
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 ERROR = TransitionCallbackReturn.ERROR
 

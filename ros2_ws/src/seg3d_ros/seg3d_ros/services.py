@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
@@ -12,10 +15,11 @@ from seg3d_interfaces.srv import LoadMap, QueryText, Reset, SaveMap, Segment
 from seg3d_core.errors import ConfigError, MapFileError, QueryError, Seg3DError, WeightsError
 from seg3d_core.types import Snapshot
 
-from . import outputs, paths
+from . import outputs, paths, qos
 
 QUERY, SAVE, LOAD = QueryText.Response, SaveMap.Response, LoadMap.Response
 QUERY_CODES = {"empty_text": QUERY.EMPTY_TEXT, "too_long": QUERY.TOO_LONG, "no_instances": QUERY.NO_INSTANCES}
+PAUSE = 0.05  # seconds without a query after which none waits any more
 SAVE_CODES = {
     "empty_path": SAVE.EMPTY_PATH,
     "outside_folder": SAVE.OUTSIDE_FOLDER,
@@ -41,15 +45,23 @@ class Services:
 
     def __init__(self, node: Any, parameters: Any, runtime: Callable[[], Any]):
         self.node, self.parameters, self.runtime = node, parameters, runtime
-        group = MutuallyExclusiveCallbackGroup()  # a long query stops neither frames nor diagnostics
-        for kind, name, function in (
-            (QueryText, "query_text", self._query),
-            (Reset, "reset", self._reset),
-            (Segment, "segment_now", self._segment),
-            (SaveMap, "save_map", self._save),
-            (LoadMap, "load_map", self._load),
+        self._burst_since = self._answered_at = -math.inf
+        # A long query stops neither frames nor diagnostics, and saving stops no query.
+        queries, others = MutuallyExclusiveCallbackGroup(), MutuallyExclusiveCallbackGroup()
+        for kind, name, function, group in (
+            (QueryText, "query_text", self._query, queries),
+            (Reset, "reset", self._reset, others),
+            (Segment, "segment_now", self._segment, others),
+            (SaveMap, "save_map", self._save, others),
+            (LoadMap, "load_map", self._load, others),
         ):
-            node.create_service(kind, f"~/{name}", self._answered(function, name), callback_group=group)
+            node.create_service(
+                kind,
+                f"~/{name}",
+                self._answered(function, name),
+                qos_profile=qos.requests(2 * parameters["runtime.max_waiting"]),
+                callback_group=group,
+            )
 
     def _answered(self, function: Callable[..., None], name: str) -> Callable[[Any, Any], Any]:
         """Turns every failure into `success`, `code` and `message`; nothing escapes into the executor."""
@@ -69,7 +81,7 @@ class Services:
                 return _refuse(response, codes.get(error.code, response.INTERNAL), str(error))
             except (ConfigError, WeightsError) as error:  # a text encoder is built when first asked
                 return _refuse(response, getattr(response, "NO_ENCODER", response.INTERNAL), str(error))
-            except Seg3DError as error:  # not done in time, or the node is on its way down
+            except Seg3DError as error:  # too many wait, not done in time, or the node is on its way down
                 return _refuse(response, response.TIMEOUT, str(error))
             except Exception as error:
                 self.node.get_logger().error(f"{name} failed; this is a bug:\n{traceback.format_exc()}")
@@ -82,7 +94,8 @@ class Services:
 
     def _query(self, runtime: Any, request: Any, response: Any) -> None:
         snapshot = runtime.snapshot
-        result = runtime.query(request.text, request.top_k or None)
+        with self._in_turn() as patience:
+            result = runtime.query(request.text, request.top_k or None, patience)
         response.header = outputs.make_header(snapshot, self.parameters["map_frame"])
         score_of = {a.instance_id: a.score for a in result.answers}
         response.instances = outputs.instance_messages(snapshot, list(score_of))
@@ -91,6 +104,17 @@ class Services:
         response.calibrated = result.calibrated
         response.success, response.message = True, result.message
         response.code = response.OK if result.matched else response.NOTHING_MATCHED
+
+    @contextmanager
+    def _in_turn(self) -> Iterator[float]:
+        """How many seconds a query has left: those that are handled one right after the other came together."""
+        now = time.monotonic()
+        if now - self._answered_at > PAUSE:
+            self._burst_since = now
+        try:
+            yield self.parameters["runtime.query_deadline"] - (now - self._burst_since)
+        finally:
+            self._answered_at = time.monotonic()
 
     def _reset(self, runtime: Any, _request: Any, response: Any) -> None:
         runtime.reset()

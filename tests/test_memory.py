@@ -188,7 +188,7 @@ def test_the_words_for_no_memory_are_known(error) -> None:
 
 @pytest.mark.parametrize("where", ["map", "segmenter", "segmentation"])
 def test_an_offline_run_in_which_memory_runs_out_goes_on_and_counts(house, where, monkeypatch) -> None:
-    scene = build_scene(build(SETTINGS))
+    scene = build_scene(build({**SETTINGS, "runtime.segment_every": 4}))
     target, name = {
         "map": (scene.map, "integrate"),
         "segmenter": (scene.segmenter, "observe"),

@@ -91,7 +91,8 @@ class BaseMap(ABC):
     @property
     def working_bytes(self) -> int:
         """Bytes that go with the size of a frame and with what it sees, not with the map."""
-        arrays: list[Array] = [*self._image, self._limits, self._sums.values, self._sums.rows, *self._found]
+        sums: list[Array] = [self._sums.values, self._sums.rows, self._sums.voxels]
+        arrays: list[Array] = [*self._image, self._limits, *sums, *self._found]
         return sum(array.nbytes for array in arrays)
 
     def make_room(self) -> None:

@@ -189,7 +189,10 @@ class PointMap(BaseMap):
 
     @property
     def _is_short(self) -> bool:
-        """Whether the budget is nearly used up, and dead rows and empty blocks hold much of it."""
+        """Whether more is held than the budget allows, or it is nearly used up and dead rows and empty blocks hold
+        much of it."""
+        if ROW_BYTES * len(self._ids) + BLOCK_BYTES * self._index.room > self.budget_bytes:
+            return len(self._ids) > self._rows
         held = ROW_BYTES * self._rows + BLOCK_BYTES * self._index.count
         if not self._is_full and held <= EVICT_ABOVE * self.budget_bytes:
             return False

@@ -24,7 +24,7 @@ from seg3d_core.types import Camera, Frame, Snapshot
 
 CAMERA = Camera(320, 240, 260.0, 260.0, 159.5, 119.5)
 SETTINGS = {
-    "map.voxel_size": 0.01,
+    "map.voxel_size": 0.006,
     "memory.map_mb": 600,
     "perception.masks": "ground_truth",
     "query.encoder": "none",
@@ -89,7 +89,7 @@ def main(folder: Path, more_mb: float) -> None:
         feed(runtime, frame(index))
         index += 1
     told = runtime.statistics()
-    for _ in range(30):
+    for _ in range(12):
         feed(runtime, frame(index))
         index += 1
     statistics = runtime.statistics()

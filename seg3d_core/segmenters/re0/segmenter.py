@@ -77,12 +77,14 @@ class Re0Segmenter:
     def prepare(self, cloud: Cloud, rows: Array) -> Callable[[], Re0Segmentation]:
         """Copies the votes of the cloud's points; the returned function needs nothing else of this object."""
         self._votes.grow(int(rows.max(initial=-1)) + 1)
+        self.make_room()
         state = StateCopy(cloud, rows.copy(), self._votes.copy(rows), tuple(self._log))
         return partial(_segment, self.reading, state, self.config.min_points)
 
     def remap(self, new_rows: Array) -> None:
         self._votes.remap(new_rows)
         self._log.remap(new_rows)
+        self.make_room()
 
     def reset(self) -> None:
         self._votes.reset()

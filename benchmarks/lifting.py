@@ -119,11 +119,12 @@ def largest_mask(scene: Path) -> Array:
 
 def stream(scene: Path, channels: int) -> dict[str, float]:
     """One pass over the scene: CPU ms per keyframe of each part, and what is kept at the end."""
-    config = settings.build().segdino3d
+    whole = settings.build()
+    config = whole.segdino3d
     random = np.random.default_rng(0)
     point_map = PointMap(settings.build().map)
     bank = ObjectQueryBank(config.object_score, config.objects_kept)
-    one, four = (PointFeatures(config.views_per_point, config.point_features_mb) for _ in range(2))
+    one, four = (PointFeatures(config.views_per_point, whole.memory.point_features_mb) for _ in range(2))
     times: dict[str, list[float]] = {}
     seen = []
 

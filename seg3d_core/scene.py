@@ -8,6 +8,7 @@ then `segment`. A live program splits the last one: `begin_segmentation` copies 
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -25,6 +26,8 @@ from .mapping.base import BaseMap
 from .segmenters.base import ObjectSegmenter, Segmentation, Segmenter
 from .segmenters.identity import IdentityTracker
 from .types import Array, Cloud, Frame, IdentityChange, Instances, Masks2D, Objects2D, Snapshot, Visible
+
+log = logging.getLogger(__name__)
 
 # A relocalised camera is believed after this many frames that agree with each other.
 _FRAMES_TO_TRUST_A_JUMP = 5
@@ -188,8 +191,15 @@ class Scene:
     def _compact(self) -> None:
         """Dead rows must not pile up where there is no segmentation: before a camera that stands still."""
         new_rows = self.map.compact()
-        if new_rows is not None:
+        if new_rows is None:
+            return
+        try:
             self.segmenter.remap(new_rows)
+        except MemoryError:
+            # What cannot follow would speak of other points from now on.
+            log.error("memory ran out while the map was squeezed: what images said of it is forgotten")
+            self.segmenter.reset()
+            raise
 
     # --- state -------------------------------------------------------------------------------
 

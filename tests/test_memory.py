@@ -194,6 +194,26 @@ def test_the_words_for_no_memory_are_known(error) -> None:
     assert is_out_of_memory(error) and not is_out_of_memory(ValueError("shape"))
 
 
+def test_what_cannot_follow_the_maps_rows_is_forgotten_and_comes_anew(house, whole, monkeypatch) -> None:
+    scene = build_scene(build(fifth(whole[0])))
+    real, failed = scene.segmenter._votes.remap, []
+
+    def remap(new_rows):
+        if not failed:
+            failed.append(1)
+            raise MemoryError
+        real(new_rows)
+
+    monkeypatch.setattr(scene.segmenter._votes, "remap", remap)
+    resets = []
+    real_reset = scene.segmenter.reset
+    monkeypatch.setattr(scene.segmenter, "reset", lambda: resets.append(1) or real_reset())
+    result = run_offline(scene, Frames(house), GroundTruthMasks())
+    assert failed and resets == [1]
+    assert result.statistics.counters["out of memory"] == 1
+    assert boxes_found(result.snapshot, ROOMS - 1) >= 2
+
+
 @pytest.mark.parametrize("where", ["map", "segmenter", "segmentation"])
 def test_an_offline_run_in_which_memory_runs_out_goes_on_and_counts(house, where, monkeypatch) -> None:
     scene = build_scene(build({**SETTINGS, "runtime.segment_every": 4}))

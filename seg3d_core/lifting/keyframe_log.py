@@ -125,7 +125,9 @@ class KeyframeLog:
         old, evicted = self._keyframes, self.evicted
         self.reset()
         self.evicted = evicted
-        for keyframe in old:
+        old.reverse()
+        while old:
+            keyframe = old.pop()
             rows = new_rows[keyframe.rows]
             keep = rows >= 0
             self._add(

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 from rclpy.clock import ClockType
+from seg3d_ros import demo
 from seg3d_ros import diagnostics as room
 from seg3d_ros.inputs import Inputs
 from seg3d_ros.report import Reporter
@@ -113,6 +114,9 @@ def test_each_part_tells_its_use_and_its_budget(node, made):
     found, values = status()
     assert (found.level, found.message) == (room.OK, "at their budgets: map")
     assert values["map"] == "450.0 of 500.0 MB, 12 evicted"
+    told = {s.name.rpartition(": ")[2]: s for s in node.sent["/diagnostics"][-1].status}
+    read = demo.read_statistics(told).memory
+    assert read["map"] == runtime.memory["map"] and read["views"] == runtime.memory["views"]
     runtime.counters["out of memory"] = 2
     found, _ = status()
     assert found.level == room.WARN and "memory ran out 2 times" in found.message

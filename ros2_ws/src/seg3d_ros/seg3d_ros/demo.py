@@ -17,6 +17,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from seg3d_core.budgets import Use
 from seg3d_core.cli.console import progress, working
 from seg3d_core.cli.demo import SETTINGS, arguments, leave_results, tell
 from seg3d_core.errors import Seg3DError
@@ -126,7 +127,7 @@ class Client:
 
 
 def read_statistics(statuses: dict[str, Any]) -> Statistics:
-    """The node's numbers from its three diagnostic statuses."""
+    """The node's numbers from its diagnostic statuses."""
     values = {kv.key: kv.value for kv in statuses["mapping"].values}
     drops = {kv.key: int(kv.value) for kv in statuses["drops"].values}
 
@@ -137,10 +138,16 @@ def read_statistics(statuses: dict[str, Any]) -> Statistics:
 
     stages = {k: Stage(v[0], v[1], int(v[2])) for k, v in numbers("stage ").items()}
     queues = {k: Queue(*map(int, v)) for k, v in numbers("queue ").items()}
-    memory = {k: v[0] for k, v in numbers("memory ").items()}
+    memory = {kv.key: use_in(kv.value) for kv in statuses["memory"].values}
     counters = {k: int(v) for k, v in values.items() if v.isdigit()}
     points, instances = counters.pop("points", 0), counters.pop("instances", 0)
     return Statistics(counters, drops, stages, queues, memory, points, instances)
+
+
+def use_in(text: str) -> Use:
+    """From `412.3 of 500.0 MB, 12 evicted` or `3.0 MB`."""
+    used, *rest = (float(number) for number in re.findall(r"[\d.]+", text))
+    return Use(used, rest[0], int(rest[1])) if len(rest) == 2 else Use(used)
 
 
 def stream(client: Client, node: Child, player: Child, total: int) -> None:

@@ -78,7 +78,8 @@ def _by_bucket(points: Array) -> Array:
 @njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "nsz"})
 def _sum_and_gradient(columns, i, distances):
     """Writes the distances of all points to point i; their sum and its gradient there."""
-    x, y, z = columns
+    # Rows by their numbers: numba makes no vector instructions of rows that are unpacked.
+    x, y, z = columns[0], columns[1], columns[2]
     px, py, pz = x[i], y[i], z[i]
     total = gx = gy = gz = 0.0
     for k in range(len(x)):
@@ -96,27 +97,30 @@ def _sum_and_gradient(columns, i, distances):
 @njit(cache=True, nogil=True)
 def _medoid(columns):
     """Columns float64 (3, n) about their mean."""
-    x, y, z = columns
-    n = len(x)
-    bounds = np.zeros(n)
-    distances = np.empty(n)
+    x, y, z = columns[0], columns[1], columns[2]
+    distances = np.empty(len(x))
+    # Who may still be it, and what his sum is at least.
+    left, bounds = np.arange(len(x)), np.zeros(len(x))
     chosen = np.argmin(x * x + y * y + z * z)
     best, best_sum = chosen, np.inf
-    while True:
+    while len(left):
         total, gx, gy, gz = _sum_and_gradient(columns, chosen, distances)
         if total < best_sum * (1 - ROUNDING) or (total <= best_sum * (1 + ROUNDING) and chosen < best):
             best = chosen
         best_sum = min(best_sum, total)
         offset = total - gx * x[chosen] - gy * y[chosen] - gz * z[chosen]
-        for k in range(n):
-            bounds[k] = max(bounds[k], offset + gx * x[k] + gy * y[k] + gz * z[k])
-        for k in range(n):
+        kept, lowest = 0, np.inf
+        for i in range(len(left)):
+            k = left[i]
+            bound = max(bounds[i], offset + gx * x[k] + gy * y[k] + gz * z[k])
             # Who lies in the same place has the same sum, and a larger index or was tried before.
-            if distances[k] == 0:
-                bounds[k] = np.inf
-        chosen = np.argmin(bounds)
-        if bounds[chosen] > best_sum * (1 + SLACK):
-            return best
+            if bound <= best_sum * (1 + SLACK) and distances[k] > 0:
+                left[kept], bounds[kept] = k, bound
+                kept += 1
+                if bound < lowest:
+                    lowest, chosen = bound, k
+        left, bounds = left[:kept], bounds[:kept]
+    return best
 
 
 @njit(cache=True, nogil=True)
@@ -144,7 +148,7 @@ def _boxes(columns, starts):
 @njit(cache=True, nogil=True)
 def _farthest(columns, order, starts, count):
     """Farthest point sampling over buckets of points: those too far from the new point to change are left alone."""
-    x, y, z = columns
+    x, y, z = columns[0], columns[1], columns[2]
     low, high = _boxes(columns, starts)
     buckets = len(starts) - 1
     nearest = np.full(len(x), np.inf)

@@ -9,6 +9,8 @@ TORCH ?=
 # A folder in any layout that `seg3d check` reads, a bag, or `synthetic`.
 SCENE ?= examples/studio
 OUT ?= out/demo
+# A folder with MobileSAM's weights, where they are not in the cache folder.
+WEIGHTS ?=
 
 BIN := $(VENV)/bin
 ROS := $(shell sh scripts/ros_mode.sh $(PYTHON))
@@ -89,9 +91,9 @@ endif
 
 demo: install
 ifneq ($(filter none:%,$(ROS)),)
-	@$(BIN)/python -m seg3d_core.cli.demo $(SCENE) --out $(OUT)
+	@$(BIN)/python -m seg3d_core.cli.demo $(SCENE) --out $(OUT) $(WEIGHTS:%=--weights-dir %)
 else
-	@$(RUN) -m seg3d_ros.demo $(SCENE) --out $(OUT)
+	@$(RUN) -m seg3d_ros.demo $(SCENE) --out $(OUT) $(WEIGHTS:%=--weights-dir %)
 endif
 
 $(VENV)/.test: scripts/cpu_torch.sh $(VENV)/.core

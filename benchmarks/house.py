@@ -159,6 +159,13 @@ that of the whole run, reading and mapping included, over the keyframes. Setting
 """
 
 
+def scenes_of(folder: Path, parser: argparse.ArgumentParser) -> list[Path]:
+    scenes = sorted(path.parent for path in folder.glob("*/instances.json"))
+    if not scenes:
+        parser.error(f"{folder} holds no scenes: folders with instances.json, points.npz, depth/ and instance/")
+    return scenes
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--scenes", type=Path, required=True)
@@ -170,11 +177,7 @@ def main() -> None:
     arguments = parser.parse_args()
     cv2.setNumThreads(1)
     config = settings.build(settings.parse_assignments(arguments.set), arguments.profile)
-    scenes = sorted(path.parent for path in arguments.scenes.glob("*/instances.json"))
-    if not scenes:
-        parser.error(
-            f"{arguments.scenes} holds no scenes: folders with instances.json, points.npz, depth/ and instance/"
-        )
+    scenes = scenes_of(arguments.scenes, parser)
     rows = [row for masks in arguments.masks or ["gt"] for row in evaluate(scenes, masks, config)]
     print(table(rows))
     arguments.out.parent.mkdir(parents=True, exist_ok=True)

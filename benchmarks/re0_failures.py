@@ -49,7 +49,7 @@ class Thing:
 
 
 def verdicts_of(scene: str, compared: Compared) -> list[Thing]:
-    """Things that count. The definitions are in `report`."""
+    """Things that count, by `DEFINITIONS`."""
     common, things = compared.common, compared.counted
     sizes, instance_sizes = common.sum(1)[things], common.sum(0)[1:]
     inside, background = common[things][:, 1:], common[0, 1:]
@@ -70,6 +70,14 @@ def verdicts_of(scene: str, compared: Compared) -> list[Thing]:
 def counts(things: Iterable[Thing]) -> list[int]:
     found = [thing.verdict for thing in things]
     return [found.count(verdict) for verdict in VERDICTS]
+
+
+DEFINITIONS = """- *Found*: an instance has an IoU (intersection over union) above 0.5 with the thing.
+- *Under-segmented*: not found; one instance holds at least half of the thing's points, and more points of something
+  else than it leaves of the thing. *With other things*: most of these are on other things; *with background*: not so.
+- *Over-segmented*: neither of these; the instances that have more than half of their points on the thing hold at least
+  half of it together.
+- *Neither*: what is left; mostly things that no instance has half of."""
 
 
 def table(results: dict[tuple[str, str], list[Thing]]) -> str:
@@ -153,12 +161,7 @@ All {len(things)} things of at least 100 points of {len(scenes)} scenes ({", ".j
 doors, windows) and carpets are background. Map: the scenes' own points; keyframes: every frame number that {args.every}
 divides; degraded masks: seed {args.seed}. Points carry one instance at most, as in [the AP of the same runs](re0.md).
 
-- *Found*: an instance has an IoU (intersection over union) above 0.5 with the thing.
-- *Under-segmented*: not found; one instance holds at least half of the thing's points, and more points of something
-  else than it leaves of the thing. *With other things*: most of these are on other things; *with background*: not so.
-- *Over-segmented*: neither of these; the instances that have more than half of their points on the thing hold at least
-  half of it together.
-- *Neither*: what is left; mostly things that no instance has half of.
+{DEFINITIONS}
 
 {table(results)}
 

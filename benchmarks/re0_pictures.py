@@ -25,7 +25,7 @@ from scipy.sparse import coo_matrix
 
 from seg3d_core.config import Config
 from seg3d_core.metrics.ap import AGNOSTIC, MIN_REGION, average_precision
-from seg3d_core.metrics.scene_counts import LABEL_FACTOR
+from seg3d_core.metrics.scene_counts import LABEL_FACTOR, SceneEvaluation
 from seg3d_core.types import Array, Snapshot
 from seg3d_core.viz import id_colours
 from seg3d_core.viz.colours import NONE_COLOUR
@@ -87,12 +87,20 @@ class Compared:
 
 def compare(variant: re0.Variant, source: str, folder: Path, loaded: re0.Loaded) -> Compared:
     scene, instances = re0.run(variant, folder, loaded.frames[folder], loaded.masks[source][folder], False, re0.Cost())
-    truth = truth_of(folder)[1] % LABEL_FACTOR
     found = instances.exclusive(scene.snapshot.cloud.ids)
-    ap = average_precision([re0.evaluation_of(folder, scene, instances, False)], [AGNOSTIC], agnostic=True)
-    shape = int(truth.max()) + 1, len(instances) + 1
-    common = coo_matrix((np.ones(len(truth), np.int64), (truth, found)), shape=shape).toarray()
-    return Compared(scene.snapshot, truth, found, common, (ap.ap, ap.ap50, ap.ap25))
+    evaluation = re0.evaluation_of(folder, scene, instances, False)
+    return compared_with(truth_of(folder)[1], scene.snapshot, found, len(instances), evaluation)
+
+
+def compared_with(
+    truth: Array, snapshot: Snapshot, found: Array, instances: int, evaluation: SceneEvaluation
+) -> Compared:
+    """`truth` int64 (N,) as an evaluation has it, `found` int32 (N,) instance number + 1, of the snapshot's points."""
+    ap = average_precision([evaluation], [AGNOSTIC], agnostic=True)
+    things = truth % LABEL_FACTOR
+    shape = int(things.max()) + 1, instances + 1
+    common = coo_matrix((np.ones(len(things), np.int64), (things, found)), shape=shape).toarray()
+    return Compared(snapshot, things, found, common, (ap.ap, ap.ap50, ap.ap25))
 
 
 def colours_of(compared: Compared) -> Array:
@@ -150,9 +158,9 @@ def ticked(panel: Array, seen: Array, compared: Compared) -> Array:
     return np.asarray(image)
 
 
-def picture(folder: Path, source: str, loaded: re0.Loaded, path: Path) -> None:
-    found = {variant.name: compare(variant, source, folder, loaded) for variant in VARIANTS}
-    first = found[re0.OURS]
+def picture(title: str, found: dict[str, Compared], path: Path) -> None:
+    """Colour, ground truth and a panel for each of `found`, headed by its key: segmentations of the same points."""
+    first = next(iter(found.values()))
     counted = np.isin(first.truth, first.counted)
     truth = np.where(counted, first.truth, 0).astype(np.int32)
     view = DrawnMap.of(replace(first.snapshot, labels=truth), (2 * PANEL[0], 2 * PANEL[1]), UP, None, truth)
@@ -172,14 +180,14 @@ def picture(folder: Path, source: str, loaded: re0.Loaded, path: Path) -> None:
     for name, compared in found.items():
         hits = int((compared.best_iou()[compared.counted] > FOUND).sum())
         ap = " / ".join(f"{100 * value:.0f}" for value in compared.ap)
-        heading = f"{NAMES[name]}: {hits} things found, AP / AP50 / AP25 {ap}"
+        heading = f"{name}: {hits} things found, AP / AP50 / AP25 {ap}"
         panels.append((heading, ticked(drawn(compared.found, colours_of(compared)), seen, compared)))
     footer = (
         "An instance has the colour of the thing that it fits best (IoU, intersection over union, above 0.25). Dark "
         "grey: instances that fit none, several things in one or pieces of one. Pale: no instance, or one of walls, "
         "floors, doors and carpets. Tick: this thing is found, with an IoU above 0.5. Cross: it is not."
     )
-    page(f"{folder.name}: things found from the 2D masks “{source}”", panels, 2, footer, path)
+    page(title, panels, 2, footer, path)
 
 
 def main() -> None:
@@ -193,7 +201,9 @@ def main() -> None:
     if len(sources) != 1 or sources[0] not in loaded.masks:
         parser.error(f"--source must be one of {', '.join(loaded.masks) or 'none: give --masks or --fresh'}")
     for folder in scenes:
-        picture(folder, sources[0], loaded, args.out / f"re0_{folder.name}.png")
+        found = {NAMES[v.name]: compare(v, sources[0], folder, loaded) for v in VARIANTS}
+        title = f"{folder.name}: things found from the 2D masks “{sources[0]}”"
+        picture(title, found, args.out / f"re0_{folder.name}.png")
     shown = "\n".join(f"![{folder.name}](re0_{folder.name}.png)\n" for folder in scenes)
     text = f"""# What RE0's readings find, scene by scene
 

@@ -133,6 +133,9 @@ class PerceptionConfig(_Group):
         ge=0,
         le=1,
     )
+    sam_nested: bool = _setting(
+        True, "mobile_sam, both: where masks overlap, the parts are one label image and the wholes another; off: parts"
+    )
     masks_dir: str = _setting("", "the folder of label PNGs for `files`, one per frame, named as the frame")
     cropformer_weights: str = _setting(
         "cropformer_hornet",

@@ -37,9 +37,15 @@ def opening(profile: str, config: Config) -> str:
     return text
 
 
+def best_profile(weights_dir: str = "") -> tuple[str, list[str]]:
+    """The profile with MobileSAM's masks; where parts of it are not here, the one without, and a sentence for each."""
+    absent = _masks(build({"query.weights_dir": weights_dir}, _BETTER))
+    return (_PLAIN, absent) if absent else (_BETTER, [])
+
+
 def better_profile(profile: str) -> str:
     """A sentence where a profile without weights runs and the one with MobileSAM could; else empty."""
-    if profile != _PLAIN or _masks(build(profile=_BETTER)):
+    if profile != _PLAIN or best_profile()[0] == _PLAIN:
         return ""
     return f"the profile {_BETTER} is ready: MobileSAM's weights are here, and its masks are better"
 

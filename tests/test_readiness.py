@@ -8,6 +8,7 @@ import pytest
 
 from seg3d_core import readiness
 from seg3d_core.build import build_masks
+from seg3d_core.cli import demo
 from seg3d_core.config import PROFILES, build
 from seg3d_core.errors import WeightsError
 from seg3d_core.perception import weights
@@ -75,6 +76,36 @@ def test_the_better_profile_is_offered_where_it_is_ready(monkeypatch) -> None:
     monkeypatch.setattr(readiness, "_masks", lambda config: [])
     assert "cpu is ready" in readiness.better_profile("cpu-geometric")
     assert readiness.better_profile("cpu") == readiness.better_profile("published-re0") == ""
+
+
+def test_the_best_profile_is_the_one_whose_parts_are_here(nothing, monkeypatch, tmp_path) -> None:
+    profile, absent = readiness.best_profile()
+    assert profile == "cpu-geometric" and "seg3d models fetch mobile_sam" in " ".join(absent)
+    given = tmp_path / "given"
+    given.mkdir()
+    with (given / "mobile_sam.pt").open("wb") as file:
+        file.truncate(weights.RECORDS["mobile_sam"].size)
+    assert readiness.best_profile(str(given)) == ("cpu", [])
+    monkeypatch.setattr(readiness, "find_spec", lambda name: None if name == "torch" else object())
+    profile, absent = readiness.best_profile(str(given))
+    assert profile == "cpu-geometric" and "needs torch: pip install 'seg3d[sam]'" in " ".join(absent)
+
+
+def test_the_demo_takes_the_best_profile_and_says_what_a_better_one_needs(monkeypatch, capsys) -> None:
+    needs = "run `seg3d models fetch mobile_sam`"
+    monkeypatch.setattr(readiness, "best_profile", lambda folder: ("cpu-geometric", [needs]))
+    options = demo.arguments([], "")
+    profile, chosen = demo.choose_profile(options)
+    assert profile == "cpu-geometric" and "query.weights_dir" not in chosen
+    assert f"better masks: {needs}" in capsys.readouterr().out
+    depth_rate = options.rate
+    monkeypatch.setattr(readiness, "best_profile", lambda folder: ("cpu", [] if folder == "given" else [needs]))
+    options = demo.arguments(["--weights-dir", "given"], "")
+    assert demo.choose_profile(options) == ("cpu", {**demo.SETTINGS, "query.weights_dir": "given"})
+    assert 0 < options.rate < depth_rate and not capsys.readouterr().out
+    options = demo.arguments(["--weights-dir", "given", "--rate", "9"], "")
+    demo.choose_profile(options)
+    assert options.rate == 9
 
 
 def test_terms_that_forbid_commerce_are_said_at_start() -> None:

@@ -11,6 +11,7 @@ from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
 
+from .. import readiness
 from ..build import build_query, rebuild_scene
 from ..config import build
 from ..errors import QueryError, Seg3DError
@@ -22,16 +23,34 @@ from .results import report, write_instances, write_report
 
 QUESTIONS = ("the stove", "a bookshelf", "an elephant")
 SETTINGS = {"runtime.segment_every": 10}
+# Frames per second: what two cores keep up with when every frame is a keyframe, as in the flat that comes along.
+RATE, RATE_WITH_MOBILE_SAM = 5.0, 2.5
 
 
 def arguments(words: Sequence[str] | None, about: str) -> argparse.Namespace:
-    """SCENE, --out and --rate."""
+    """SCENE, --out, --rate, --weights-dir and --ask."""
     parser = argparse.ArgumentParser(description=about)
     parser.add_argument("scene", nargs="?", default="examples/studio", help="folder, bag, or synthetic[:SEED[:noisy]]")
     parser.add_argument("--out", type=Path, default=Path("out/demo"), help="where the results go (replaced)")
-    parser.add_argument("--rate", type=float, default=5.0, help="frames per second")
+    parser.add_argument(
+        "--rate", type=float, help=f"frames per second; {RATE}, or {RATE_WITH_MOBILE_SAM} with MobileSAM's masks"
+    )
+    parser.add_argument("--weights-dir", default="", help="where weights lie that are not in the cache folder")
     parser.add_argument("--ask", nargs="+", default=list(QUESTIONS), metavar="TEXT", help="what to look for")
     return parser.parse_args(words)
+
+
+def choose_profile(options: argparse.Namespace) -> tuple[str, dict[str, object]]:
+    """The best profile of which all is here, and the settings on top of it; says what a better one lacks.
+
+    Fills in the rate.
+    """
+    profile, absent = readiness.best_profile(options.weights_dir)
+    settings = {**SETTINGS, **({"query.weights_dir": options.weights_dir} if options.weights_dir else {})}
+    for sentence in absent:
+        console.print(f"better masks: {sentence}", highlight=False, soft_wrap=True, markup=False)
+    options.rate = options.rate or (RATE if absent else RATE_WITH_MOBILE_SAM)
+    return profile, settings
 
 
 def leave_results(
@@ -73,11 +92,13 @@ def main(words: Sequence[str] | None = None) -> int:
     from .run import run
 
     console.print("The demo without ROS 2: the same map, masks and questions in one process.", highlight=False)
-    config = build(SETTINGS)
+    profile, settings = choose_profile(options)
+    config = build(settings, profile)
     run(
         options.scene,
         options.out,
         config,
+        profile=profile,
         points=None,
         record=find_spec("rerun") is not None,
         overwrite=True,

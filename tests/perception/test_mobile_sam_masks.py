@@ -162,6 +162,26 @@ def test_images_of_any_size_have_disjoint_masks(untrained, shape) -> None:
     assert ((masks.scores >= 0) & (masks.scores <= 1)).all()
 
 
+def test_wholes_and_parts_are_label_images_of_their_own(untrained, monkeypatch) -> None:
+    """A large square with a small one on it, and one that nothing overlaps."""
+    logits = np.full((3, 12, 16), -9.0, np.float32)
+    logits[0, :9, :9], logits[1, 3:6, 3:6], logits[2, :4, 12:] = 9, 9, 9
+    numbers, iou = np.arange(3), np.float32([0.7, 0.8, 0.9])
+    nested = automatic.Candidates(logits, iou, iou, np.zeros((3, 256), np.float32), numbers, numbers)
+    monkeypatch.setattr(generator.MobileSam, "nested", lambda *_: nested)
+    frame = frame_of(picture(48, 64))
+    parts, wholes = sam(untrained).masks(frame).label_images
+    assert len(np.unique(parts.labels)) == 4 and len(parts) == 3
+    assert len(np.unique(wholes.labels)) == 3 and len(wholes) == 2
+    assert parts.labels[18, 18] != parts.labels[2, 2] and wholes.labels[18, 18] == wholes.labels[2, 2] > 0
+    assert np.array_equal(parts.labels > 0, wholes.labels > 0)
+    assert parts.scores[parts.labels[18, 18] - 1] == iou[1] and wholes.scores[wholes.labels[18, 18] - 1] == iou[0]
+    alone = sam(untrained, **{"perception.sam_nested": False}).masks(frame)
+    assert not alone.others and np.array_equal(alone.labels, parts.labels)
+    queries, _ = sam(untrained).detect(frame)
+    assert np.array_equal(queries.masks.labels, parts.labels)
+
+
 def test_objects_and_features_belong_to_the_frame(untrained) -> None:
     model, frame = sam(untrained), frame_of(picture(60, 80))
     queries, features = model.detect(frame)
@@ -229,8 +249,8 @@ def test_depth_is_segmented_once_for_prompts_and_masks(untrained) -> None:
         frame = frame_of(picture(40 + number, 50))
         found = both.masks(frame)
         assert inner.asked == number
-        assert len(found.label_images) == 2 and not any(image.others for image in found.others)
-        assert np.array_equal(found.others[0].labels, frame.rgb[:, :, 0] > 127)
+        assert len(found.label_images) == 3 and not any(image.others for image in found.others)
+        assert np.array_equal(found.others[1].labels, frame.rgb[:, :, 0] > 127)
 
 
 # ---------------------------------------------------------------- how it runs

@@ -6,7 +6,9 @@ Clicks are prompted by the segments that depth shows; see `automatic`.
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -46,7 +48,7 @@ _LOGITS_STRIDE = 4
 class MobileSam:
     """Masks, object features and dense features of a frame (implements `MaskGenerator`, `Detector2D`, `BoxSegmenter`).
 
-    `nested` gives all that MobileSAM sees, wholes and parts; `masks` paints that into disjoint masks, parts on top.
+    `nested` gives all that MobileSAM sees, wholes and parts; `masks` paints that into disjoint masks.
     The embedding of the last frame is kept, so that masks and features of one frame cost one encoding.
     """
 
@@ -64,9 +66,17 @@ class MobileSam:
         self.id = f"mobile_sam-{self._config.sam_side}-v1"
 
     def masks(self, frame: Frame) -> Masks2D:
-        """Disjoint masks of the frame, scored by predicted IoU."""
+        """Disjoint masks of the frame, scored by predicted IoU: of what overlaps, the parts.
+
+        With `sam_nested` the wholes are a further label image.
+        """
         frame = in_colour(frame)
-        return self._painted(self.nested(frame, self._prompting(frame)), frame.rgb.shape[:2])[0]
+        found = self.nested(frame, self._prompting(frame))
+        masks = full_size(found.logits, frame.rgb.shape[:2])
+        parts, _ = self._painted(masks, found.iou, "parts")
+        if not self._config.sam_nested:
+            return parts
+        return replace(parts, others=(self._painted(masks, found.iou, "wholes")[0],))
 
     def detect(self, frame: Frame) -> tuple[ObjectQueries2D, FeatureMap]:
         """Objects with their mask tokens (n, 256) as features, and the embedding (256, h, w) as feature map.
@@ -75,7 +85,7 @@ class MobileSam:
         """
         frame = in_colour(frame)
         found = self.nested(frame, self._prompting(frame))
-        masks, kept = self._painted(found, frame.rgb.shape[:2])
+        masks, kept = self._painted(full_size(found.logits, frame.rgb.shape[:2]), found.iou, "parts")
         queries = ObjectQueries2D(found.tokens[kept], boxes_of(masks), masks.scores, f"{self.id}-tokens", None, masks)
         return queries, self.feature_map(frame)
 
@@ -150,16 +160,16 @@ class MobileSam:
             self._backends[size] = choose_backend(self._network, size, self._config.sam_side, self._config.device)
         return self._backends[size]
 
-    def _painted(self, found: Candidates, size: tuple[int, int]) -> tuple[Masks2D, Array]:
-        """Disjoint masks and the numbers of the candidates that they come from: the smaller lies on top."""
-        masks = full_size(found.logits, size)
-        labels = np.zeros(size, np.int32)
-        for number in np.argsort(-masks.sum((1, 2)), kind="stable"):
+    def _painted(self, masks: Array, iou: Array, on_top: Literal["parts", "wholes"]) -> tuple[Masks2D, Array]:
+        """Disjoint masks of masks bool (K, H, W), and the numbers of those that they come from."""
+        area = masks.sum((1, 2))
+        labels = np.zeros(masks.shape[1:], np.int32)
+        for number in np.argsort(-area if on_top == "parts" else area, kind="stable"):
             labels[masks[number]] = number + 1
         labels = without_specks(labels, self._config.min_area)
         kept = np.unique(labels)
         kept = kept[kept > 0] - 1
-        return Masks2D.from_labels(labels, np.clip(found.iou[kept], 0, 1)), kept
+        return Masks2D.from_labels(labels, np.clip(iou[kept], 0, 1)), kept
 
 
 def load(config: PerceptionConfig, weights_dir: str | Path = "", segments: MaskGenerator | None = None) -> MobileSam:

@@ -17,9 +17,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from seg3d_core import readiness
 from seg3d_core.budgets import Use
-from seg3d_core.cli.console import progress, working
-from seg3d_core.cli.demo import SETTINGS, arguments, leave_results, tell
+from seg3d_core.cli.console import console, progress, working
+from seg3d_core.cli.demo import arguments, choose_profile, leave_results, tell
+from seg3d_core.config import build
 from seg3d_core.errors import Seg3DError
 from seg3d_core.runtime import Queue, Stage, Statistics
 from seg3d_core.sources.guess import open_source
@@ -200,14 +202,16 @@ def main(words: Sequence[str] | None = None) -> int:
     out: Path = options.out.resolve()
     out.mkdir(parents=True, exist_ok=True)
     source = open_source(options.scene)
+    profile, chosen = choose_profile(options)
+    console.print(readiness.opening(profile, build(chosen, profile)), highlight=False, soft_wrap=True)
     isolate()
     os.environ.setdefault("ROS_LOG_DIR", str(out / "ros_log"))
     start = time.monotonic()
     client = Client()
-    settings: dict[str, Any] = {name.replace(".", "__"): value for name, value in SETTINGS.items()}
+    settings: dict[str, Any] = {name.replace(".", "__"): value for name, value in chosen.items()}
     if find_spec("rerun"):
         settings["recording"] = out / "recording.rrd"
-    node = Child("seg3d_ros.node", out, maps_folder=out, **settings)
+    node = Child("seg3d_ros.node", out, maps_folder=out, profile=profile, **settings)
     player = Child("seg3d_ros.player", out, source=options.scene, rate=options.rate, wait_for_subscribers=30.0)
     try:
         snapshot, answers = _drive(client, node, player, source, options, out, start)

@@ -18,9 +18,6 @@ from ..geometry import back_project, transform
 from ..types import Array, Frame, Masks2D, ObjectQueries2D
 from .point_sets import farthest_points, group_medoids
 
-# A centre is exact for up to this many pixels; of larger masks every second, third, ... pixel is taken.
-MOST_PIXELS = 20_000
-
 
 @dataclass(frozen=True, eq=False)
 class SceneQueries:
@@ -172,13 +169,10 @@ def _centres(frame: Frame, masks: Masks2D, count: int, depth_max: float) -> tupl
     labels = masks.labels.ravel()[flat]
     flat = flat[np.argsort(labels, kind="stable")]
     sizes = np.bincount(labels, minlength=count + 1)[1:]
-    places = np.arange(len(flat)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-    flat = flat[places % np.repeat(-(-sizes // MOST_PIXELS), sizes) == 0]
     if not len(flat):
         return centres, located
     points = back_project(frame.depth.astype(np.float64), frame.camera).reshape(-1, 3)[flat]
     located = sizes > 0
-    kept = np.bincount(masks.labels.ravel()[flat], minlength=count + 1)[1:][located]
-    best = group_medoids(points, np.append(0, np.cumsum(kept)))
+    best = group_medoids(points, np.append(0, np.cumsum(sizes[located])))
     centres[located] = transform(np.asarray(frame.T_world_camera, np.float64), points[best])
     return centres, located

@@ -9,7 +9,6 @@ import pytest
 
 from seg3d_core.errors import MapFileError, Seg3DError
 from seg3d_core.geometry import back_project, transform
-from seg3d_core.lifting import object_queries
 from seg3d_core.lifting.object_queries import ObjectQueryBank
 from seg3d_core.types import Frame, Masks2D, ObjectQueries2D
 
@@ -54,18 +53,6 @@ def test_pixels_without_depth_or_too_far_do_not_count(box_room) -> None:
     bank = ObjectQueryBank()
     bank.add(0, frame, detected(frame, [0.9, 0.9, 0.9]))
     assert bank.refused >= 1 and len(bank) == 3 - bank.refused
-
-
-def test_large_masks_are_thinned_evenly(box_room, monkeypatch) -> None:
-    frame = box_room(1)[0]
-    label = int(np.bincount(frame.instance[frame.instance > 0]).argmax())
-    exact, thinned = ObjectQueryBank(), ObjectQueryBank()
-    exact.add(0, frame, detected(frame, [0.9] * 3))
-    monkeypatch.setattr(object_queries, "MOST_PIXELS", 40)
-    thinned.add(0, frame, detected(frame, [0.9] * 3))
-    a, b = exact.queries().centres, thinned.queries().centres
-    assert (frame.instance == label).sum() > 80 and not np.array_equal(a, b)
-    assert np.abs(a - b).max() < 0.2
 
 
 def test_features_that_are_no_numbers_are_left_out_and_counted(box_room) -> None:

@@ -48,8 +48,9 @@ class PromptEncoder(nn.Module):
 
     def dense_positions(self, rows: int, columns: int, grid: int) -> Tensor:
         """Codes (1, 256, rows, columns) of the upper left part of a grid x grid embedding."""
-        y, x = ((torch.arange(n, dtype=torch.float32) + 0.5) / grid for n in (rows, columns))
-        xy = torch.stack(torch.meshgrid(x, y, indexing="xy"), -1).to(self.no_mask_embed.weight.device)
+        like = self.no_mask_embed.weight
+        y, x = ((torch.arange(n, dtype=like.dtype, device=like.device) + 0.5) / grid for n in (rows, columns))
+        xy = torch.stack(torch.meshgrid(x, y, indexing="xy"), -1)
         return self.pe_layer(xy).permute(2, 0, 1)[None]
 
     def points(self, xy: Tensor, labels: Tensor, side: int) -> Tensor:

@@ -249,6 +249,14 @@ def idea_row(name: str, found: Findings, best: Array, nearest: Array) -> str:
     return f"| {name} | {' | '.join(cells)} | {nearest.mean():.2f} |"
 
 
+LEFT_OPEN = (
+    "Left open: open_clip and SigLIP, whose weights could not be had here.",
+    "`python benchmarks/text.py SCENES_DIR --model ViT-B-16 --weights FILE --fit`, or `--siglip FOLDER` for the",
+    "model, makes this page for one of them, and the curve without which its scores are not calibrated.",
+    "",
+)
+
+
 def report(found: Findings, plain: Findings, encoder: Encoder, config: QueryConfig) -> str:
     """The page: ranks beside chance, present against absent, the trade-off curve, two ideas, time.
 
@@ -321,6 +329,7 @@ def report(found: Findings, plain: Findings, encoder: Encoder, config: QueryConf
         "",
         f"Features: {per_instance:.0f} ms per instance, {per_instance_cpu:.0f} ms of processor time ({load()}).",
         "",
+        *(LEFT_OPEN if encoder.approximate else ()),
     ]
     return "\n".join(lines)
 

@@ -256,3 +256,7 @@ def test_fixed_classes_boxes_and_levels_are_the_networks_own(tmp_path: Path, kin
     finest = output.encoder_last_hidden_state[0][0].numpy()
     pairs = (finest[:, 0::2] + finest[:, 1::2]) / 2
     assert levels[0].values == pytest.approx(pairs, abs=1e-3)
+    wide = picture(33, 57).astype(np.uint16)[:, :, :1] * 257
+    assert len(detector.detect(frame_of(wide))[0].boxes), "odd sizes, one channel, 16 bit"
+    nothing, _ = DetrDetector(tmp_path, min_score=1.0).detect(frame_of(rgb))
+    assert nothing.boxes.shape == (0, 4) and nothing.features.shape == (0, WIDTH) and len(nothing.scores) == 0

@@ -228,6 +228,7 @@ def test_too_long_a_text_is_refused(config) -> None:
     with pytest.raises(QueryError) as error:
         TextQuery(config, None).answer("x" * 10_001, make_snapshot())
     assert error.value.code == "too_long"
+    assert TextQuery(config, ColourEncoder()).answer("red " * 2500, make_snapshot()).answers is not None
 
 
 @pytest.mark.parametrize("encoder", [None, ColourEncoder()])

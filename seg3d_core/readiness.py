@@ -30,7 +30,7 @@ def lacking(who: str, libraries: tuple[Sequence[str], str]) -> list[str]:
 
 def opening(profile: str, config: Config) -> str:
     """One sentence for the start: which profile runs, and what that means."""
-    masks = config.perception.masks
+    masks = {"both": "mobile_sam and geometric"}.get(config.perception.masks, config.perception.masks)
     text = f"profile {profile}: masks from {masks}, core {config.core}, text by {config.query.encoder}"
     if masks == "cropformer" and config.perception.cropformer_weights in entity_weights.RECORDS:
         text += f"; the masks' weights are {entity_weights.WEIGHTS_LICENCE}"

@@ -108,6 +108,11 @@ def test_the_demo_takes_the_best_profile_and_says_what_a_better_one_needs(monkey
     assert options.rate == 9
 
 
+def test_the_opening_names_the_masks() -> None:
+    assert "masks from geometric," in readiness.opening("cpu-geometric", build())
+    assert "masks from mobile_sam and geometric," in readiness.opening("cpu", build(profile="cpu"))
+
+
 def test_terms_that_forbid_commerce_are_said_at_start() -> None:
     assert "not for commercial use" in readiness.opening("paper-re0", build(profile="paper-re0"))
     for profile in ("cpu-geometric", "cpu", "gpu"):

@@ -55,7 +55,7 @@ def test_a_model_whose_weights_are_not_here_is_told_at_start_and_the_node_maps_w
     try:
         assert made.trigger_configure() == SUCCESS
         told = "".join(capfd.readouterr())
-        assert "profile cpu: masks from both, core re0" in told
+        assert "profile cpu: masks from mobile_sam and geometric, core re0" in told
         assert "missing: " in told
         assert "masks are off" in told
         assert made.runtime.statistics().models["masks"].fault

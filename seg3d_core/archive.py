@@ -26,7 +26,8 @@ from uuid import uuid4
 import numpy as np
 
 from . import __version__
-from .errors import MapFileError
+from .array_file import read_array
+from .errors import MapFileError, printable
 from .types import Array
 
 FORMAT = "seg3d-map"
@@ -35,7 +36,6 @@ VERSION = (1, 0)
 
 _META = "meta.json"
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*(/[A-Za-z0-9_-][A-Za-z0-9_.-]*)*")
-_CHUNK = 1 << 20
 _LEFTOVER_AGE = 3600.0
 # What zipfile, struct and numpy's header parser raise on hostile bytes, beside their own errors.
 _DAMAGE = (
@@ -98,7 +98,8 @@ def write_archive(
         "members": sorted(members),
         "meta": dict(meta),
     }
-    text = json.dumps(header, allow_nan=False, ensure_ascii=False, indent=1).encode()
+    # A path may hold bytes that are no text, as lone surrogates: these are escaped as JSON has it.
+    text = json.dumps(header, allow_nan=False, ensure_ascii=False, indent=1).encode("utf-8", "backslashreplace")
     if path.is_dir():
         raise MapFileError("unwritable", f"{path} is a folder: give a file name such as {path / 'map.seg3d'}")
     if not overwrite and path.exists():
@@ -186,11 +187,13 @@ def write_error(path: Path, error: OSError) -> MapFileError:
 
 
 def _damaged(path: Path, what: str) -> MapFileError:
-    return MapFileError("damaged", f"{path} is damaged: {what}; take a copy of it or save the map again")
+    return MapFileError(
+        "damaged", f"{path} is damaged: {printable(what, 300)}; take a copy of it or save the map again"
+    )
 
 
 def _not_a_map(path: Path, what: str) -> MapFileError:
-    return MapFileError("not_a_map", f"{path} is no saved map: {what}")
+    return MapFileError("not_a_map", f"{path} is no saved map: {printable(what, 300)}")
 
 
 def _read(path: Path, file: IO[bytes]) -> Archive:
@@ -209,7 +212,7 @@ def _read(path: Path, file: IO[bytes]) -> Archive:
         arrays, blobs = {}, {}
         for name, info in members.items():
             if name.startswith("arrays/") and name.endswith(".npy"):
-                arrays[name[7:-4]] = _read_member(path, archive, info, _read_array)
+                arrays[name[7:-4]] = _read_member(path, archive, info, read_array)
             elif name.startswith("blobs/"):
                 blobs[name[6:]] = _read_member(path, archive, info, _read_bytes)
     return Archive(
@@ -250,9 +253,10 @@ def _read_header(
         raise _damaged(path, f"its format version {str(header.get('version'))[:40]!r} is not like 1.0")
     version = int(match[1]), int(match[2])
     if version[0] > VERSION[0]:
+        software = printable(str(header.get("software")), 40)
         raise MapFileError(
             "newer_version",
-            f"{path} has format {version[0]}.{version[1]}, written by seg3d {str(header.get('software'))[:40]}; "
+            f"{path} has format {version[0]}.{version[1]}, written by seg3d {software}; "
             f"this is seg3d {__version__}, which reads up to {VERSION[0]}.x: update seg3d",
         )
     if not isinstance(header.get("meta"), dict):
@@ -286,34 +290,3 @@ def _read_bytes(member: IO[bytes], size: int) -> bytes:
     if len(content) != size:
         raise ValueError(f"{len(content)} bytes where {size} were promised")
     return content
-
-
-def _read_array(member: IO[bytes], size: int) -> Array:
-    """One .npy; its header must promise exactly the bytes that follow, before memory is taken for them."""
-    major = np.lib.format.read_magic(member)[0]
-    if major not in (1, 2):
-        raise ValueError(f"unknown .npy version {major}")
-    read_header = np.lib.format.read_array_header_1_0 if major == 1 else np.lib.format.read_array_header_2_0
-    try:
-        shape, fortran, dtype = read_header(member)
-    except Exception as error:  # numpy tries several parsers on it, each with exceptions of its own
-        raise ValueError(f"its header is unreadable ({error})") from error
-    if dtype.kind not in "biufcSU" or dtype.itemsize == 0:
-        raise ValueError(f"arrays of type {dtype} are not allowed")
-    if any(n < 0 for n in shape):
-        raise ValueError(f"shape {shape} is negative")
-    left = size - member.tell()
-    if math.prod(shape) * dtype.itemsize != left:
-        raise ValueError(f"shape {shape} of {dtype} does not fit the {left} bytes that follow")
-    out = np.empty(left, np.uint8)
-    done = 0
-    while done < left:
-        chunk = member.read(min(_CHUNK, left - done))
-        if not chunk:
-            raise EOFError("cut short")
-        out[done : done + len(chunk)] = np.frombuffer(chunk, np.uint8)
-        done += len(chunk)
-    if member.read(1):
-        raise ValueError("more bytes than promised")
-    array = out.view(dtype)
-    return array.reshape(shape[::-1]).T if fortran else array.reshape(shape)

@@ -6,6 +6,7 @@ that is saved beside every result. A profile is a name for a set of values.
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -14,7 +15,10 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic.fields import FieldInfo
 
-from .errors import ConfigError
+from .errors import ConfigError, printable
+
+# More would be the same fault many times.
+_MOST_FAULTS = 5
 
 
 class _Group(BaseModel):
@@ -450,7 +454,7 @@ def build(values: Mapping[str, Any] | None = None, profile: str = "cpu-geometric
     known = {name for name, _, _ in iterate(Config())}
     for name, value in {**PROFILES[profile], **(values or {})}.items():
         if name not in known:
-            raise ConfigError(f"no setting {name!r}{_nearest(name, known)}")
+            raise ConfigError(f"no setting {printable(name, 80)!r}{_nearest(name[:80], known)}")
         group, _, inner = name.rpartition(".")
         (tree.setdefault(group, {}) if group else tree)[inner] = value
     try:
@@ -468,7 +472,8 @@ def parse_assignments(assignments: Sequence[str], flag: str = "--set") -> dict[s
             raise ConfigError(f"{flag} wants name=value, not {text!r}")
         try:
             out[name.strip()] = yaml.safe_load(value)
-        except yaml.YAMLError:
+        except (ValueError, TypeError, OverflowError, RecursionError, yaml.YAMLError):
+            text, value = printable(text, 200), printable(value, 200)
             raise ConfigError(f"{flag} {text!r}: {value!r} is no value; quote it if it is meant as a text") from None
     return out
 
@@ -477,10 +482,14 @@ def load_file(path: str | Path) -> dict[str, Any]:
     """A YAML file of settings, nested or dotted, as dotted names. Raises ConfigError."""
     try:
         tree = yaml.safe_load(Path(path).read_text()) or {}
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"cannot read settings from {path}: {error}") from None
-    if not isinstance(tree, dict):
-        raise ConfigError(f"{path} holds no settings: expected `map: {{voxel_size: 0.02}}` and the like")
+        if isinstance(tree, dict):
+            return _flat(tree)
+    except (OSError, ValueError, TypeError, OverflowError, RecursionError, yaml.YAMLError) as error:
+        raise ConfigError(f"cannot read settings from {path}: {printable(str(error))}") from None
+    raise ConfigError(f"{path} holds no settings: expected `map: {{voxel_size: 0.02}}` and the like")
+
+
+def _flat(tree: dict[Any, Any]) -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for name, value in tree.items():
         if isinstance(value, dict):
@@ -497,10 +506,18 @@ def flatten(config: Config) -> dict[str, Any]:
 
 def _explain(error: ValidationError) -> str:
     lines = []
-    for e in error.errors():
-        name = ".".join(str(part) for part in e["loc"])
-        lines.append(f"{name} = {e['input']!r}: {e['msg']}")
+    for e in error.errors()[:_MOST_FAULTS]:
+        name = printable(".".join(str(part) for part in e["loc"]), 80)
+        lines.append(f"{name} = {_shown(e['input'])}: {printable(e['msg'], 300)}")
     return "; ".join(lines)
+
+
+def _shown(value: Any) -> str:
+    """A value of any size: YAML can name one list within another often enough to fill all memory with its text."""
+    try:
+        return printable(reprlib.repr(value), 200)
+    except ValueError:  # Python writes no numbers of thousands of digits
+        return f"a {type(value).__name__} of very many digits"
 
 
 def _nearest(name: str, known: set[str]) -> str:

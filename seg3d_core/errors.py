@@ -6,6 +6,16 @@ A bug is an ordinary exception and is not caught; these are for bad input from o
 from __future__ import annotations
 
 
+def printable(text: str, most: int = 500) -> str:
+    """A text from outside on one line of at most `most` characters, without what would steer a terminal.
+
+    Line ends, other control and formatting characters and lone surrogates become spaces.
+    """
+    # Long ones are cut first: a name inside an archive may have a gigabyte.
+    shown = "".join(c if c.isprintable() else " " for c in text[: most + 1])
+    return shown if len(shown) <= most else shown[: most - 1] + "…"
+
+
 class Seg3DError(Exception):
     """Bad input from outside: a file, a topic, a setting, weights or a text."""
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 
+from ..array_file import read_npz
 from ..errors import SourceError
 from ..types import Array
 
@@ -55,9 +54,8 @@ def _read(path: Path) -> Points:
 
 def _read_npz(path: Path) -> Points:
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in ("xyz", "rgb", "normal", "normals") if name in file}
-    except (ValueError, KeyError, EOFError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
+        arrays = read_npz(path, ("xyz", "rgb", "normal", "normals"))
+    except ValueError as error:
         raise SourceError(f"{path} is a damaged npz file: {error}") from None
     if "xyz" not in arrays:
         raise SourceError(f"{path} has no array `xyz`: expected positions (N, 3) in metres")

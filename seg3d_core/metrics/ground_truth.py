@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import Seg3DError
+from ..errors import Seg3DError, printable
 from ..types import Array
 from .npz_arrays import check_array, read_arrays
 from .scene_counts import LABEL_FACTOR
@@ -94,7 +94,7 @@ def _instances(path: Path) -> dict[int, dict[str, Any]]:
         raise Seg3DError(f"cannot read {path}: {error.strerror or error}") from None
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise Seg3DError(
-            f"{path} is not as expected ({error!r}): "
+            f"{path} is not as expected ({printable(repr(error), 200)}): "
             '{"instances": {"1": {"category": ..., "is_structure": ..., "is_carpet": ...}, ...}}'
         ) from None
     return about

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import numpy as np
 
+from ..array_file import read_npz
 from ..errors import Seg3DError
 from ..types import Array
 
@@ -18,13 +17,10 @@ _KINDS = {"numbers": "iuf", "integers": "iub", "texts": "U"}
 def read_arrays(path: Path, names: Collection[str]) -> dict[str, Array]:
     """Those of the arrays `names` that the file has. Raises Seg3DError."""
     try:
-        with np.load(path, allow_pickle=False) as file:
-            if not isinstance(file, np.lib.npyio.NpzFile):
-                raise Seg3DError(f"{path} is a single array, not an npz archive of named ones")
-            return {name: file[name] for name in names if name in file}
+        return read_npz(path, names)
     except OSError as error:
         raise Seg3DError(f"cannot read {path}: {error.strerror or error}") from None
-    except (ValueError, KeyError, EOFError, MemoryError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
+    except ValueError as error:
         raise Seg3DError(f"{path} is no readable npz file: {error}") from None
 
 

@@ -10,7 +10,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from ..array_file import read_npy
 from ..errors import FrameError, SourceError
+from ..image_file import decode_image
 from ..types import Array, Frame, Masks2D
 
 logger = logging.getLogger(__name__)
@@ -102,8 +104,8 @@ def read_labels(path: Path) -> Array:
 
 def _read_array(path: Path) -> Array:
     try:
-        labels = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+        labels = read_npy(path)
+    except (OSError, ValueError) as error:
         raise FrameError("bad_mask_file", f"cannot read {path}: {error}; write it again, or remove it") from None
     _refuse_pictures(labels, path)
     if labels.dtype.kind not in "ui" or not labels.size or labels.min() < 0 or labels.max() > np.iinfo(np.uint16).max:
@@ -116,11 +118,11 @@ def _read_png(path: Path) -> Array:
         data = path.read_bytes()
     except OSError as error:
         raise FrameError("bad_mask_file", f"cannot read {path}: {error.strerror}") from None
-    # OpenCV fills the rest of a truncated image and says nothing; the end mark tells.
-    complete = b"IEND" in data[-64:]
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if complete else None
+    image = decode_image(data, cv2.IMREAD_UNCHANGED)
     if image is None:
-        raise FrameError("bad_mask_file", f"{path} is no readable PNG, or cut short: write it again, or remove it")
+        raise FrameError(
+            "bad_mask_file", f"{path} is no readable PNG, cut short, or too large: write it again, or remove it"
+        )
     _refuse_pictures(image, path)
     if image.dtype not in (np.uint8, np.uint16):
         raise FrameError("bad_mask_file", f"{path} holds {image.dtype} values: labels are 8 or 16 bit")

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 import cv2
 import numpy as np
 
+from .. import image_file
 from ..perception.base import Encoder
 from ..types import Array, Snapshot, View
 
@@ -113,7 +114,7 @@ class InstanceFeatures:
 
 def decode_image(jpeg: bytes) -> Array | None:
     """JPEG bytes to RGB uint8 (H, W, 3), or None where they are damaged."""
-    pixels = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR) if jpeg else None
+    pixels = image_file.decode_image(jpeg, cv2.IMREAD_COLOR)
     return None if pixels is None else cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
 
 

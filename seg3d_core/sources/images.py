@@ -20,6 +20,7 @@ import numpy as np
 
 from ..errors import FrameError, SourceError
 from ..geometry import nearest_rotation, rotation_error
+from ..image_file import decode_image
 from ..types import Array, Camera, Frame
 
 log = logging.getLogger(__name__)
@@ -204,17 +205,17 @@ def read_depth(path: Path) -> Array:
 
 def decode_colour(data: bytes, where: str) -> Array:
     """JPEG or PNG bytes to uint8 (H, W, 3), red first. Raises FrameError."""
-    image = None if _is_truncated(data) else _decode(data, cv2.IMREAD_COLOR)
+    image = decode_image(data, cv2.IMREAD_COLOR)
     if image is None:
-        raise FrameError("colour_unreadable", f"{where}: the colour image is damaged or truncated")
+        raise FrameError("colour_unreadable", f"{where}: the colour image is damaged, truncated or too large")
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
 def decode_depth(data: bytes, where: str) -> Array:
     """PNG bytes to uint16 (H, W). Raises FrameError."""
-    image = None if _is_truncated(data) else _decode(data, cv2.IMREAD_UNCHANGED)
+    image = decode_image(data, cv2.IMREAD_UNCHANGED)
     if image is None:
-        raise FrameError("depth_unreadable", f"{where}: the depth image is damaged or truncated")
+        raise FrameError("depth_unreadable", f"{where}: the depth image is damaged, truncated or too large")
     if image.dtype != np.uint16 or image.ndim != 2:
         raise FrameError(
             "depth_encoding",
@@ -229,7 +230,7 @@ def read_labels(path: Path, size: tuple[int, int]) -> Array | None:
         data = path.read_bytes()
     except OSError:
         return None
-    image = None if _is_truncated(data) else _decode(data, cv2.IMREAD_UNCHANGED)
+    image = decode_image(data, cv2.IMREAD_UNCHANGED)
     if image is None or image.ndim != 2:
         log.warning("%s is no label image of one channel; the frame goes without", path)
         return None
@@ -318,21 +319,5 @@ def _bytes(path: Path, part: str) -> bytes:
         return path.read_bytes()
     except FileNotFoundError:
         raise FrameError(f"no_{part}", f"{path} is missing") from None
-    except OSError as error:
-        raise FrameError(f"{part}_unreadable", f"{path}: {error.strerror}") from None
-
-
-def _is_truncated(data: bytes) -> bool:
-    """OpenCV fills the rest of a truncated image and says nothing; the end marks tell."""
-    if data.startswith(b"\x89PNG"):
-        return b"IEND" not in data[-64:]
-    if data.startswith(b"\xff\xd8"):
-        return b"\xff\xd9" not in data[-4096:]
-    return len(data) == 0
-
-
-def _decode(data: bytes, flags: int) -> Array | None:
-    try:
-        return cv2.imdecode(np.frombuffer(data, np.uint8), flags | (0 if flags < 0 else cv2.IMREAD_IGNORE_ORIENTATION))
-    except cv2.error:
-        return None
+    except (OSError, ValueError) as error:  # a name with a zero byte is a ValueError
+        raise FrameError(f"{part}_unreadable", f"{path}: {getattr(error, 'strerror', None) or error}") from None

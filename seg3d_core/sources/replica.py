@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import SourceError
+from ..errors import SourceError, printable
 from ..types import Array, Camera
 from .images import FileSequence, FrameFiles, by_stem
 
@@ -69,7 +69,7 @@ def _poses(path: Path) -> Array:
     try:
         return np.array(path.read_text().split(), float).reshape(-1, 4, 4)
     except (OSError, ValueError, UnicodeDecodeError) as error:
-        raise SourceError(f"{path} must hold 16 numbers a line, camera to world: {error}") from None
+        raise SourceError(f"{path} must hold 16 numbers a line, camera to world: {printable(str(error))}") from None
 
 
 def _camera(root: Path) -> tuple[Camera, float]:
@@ -86,7 +86,7 @@ def _camera(root: Path) -> tuple[Camera, float]:
         size = int(values["w"]), int(values["h"])
         fx, fy, cx, cy = (float(values[k]) for k in ("fx", "fy", "cx", "cy"))
         scale = float(values.get("scale", 6553.5))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         raise SourceError(f"{file} must hold w, h, fx, fy, cx, cy and scale as numbers") from None
     if not min(*size, fx, fy, scale) > 0:
         raise SourceError(f"{file}: w, h, fx, fy and scale must be above 0")

@@ -289,6 +289,7 @@ class _Bag:
         from rosbags.typesys import Stores, get_typestore
 
         self.path, self.damage = path, ""
+        self.topics: dict[str, Topic] = {}
         # Whatever the library stumbles over in a damaged file, the person needs a sentence, not a trace.
         try:
             self._reader = AnyReader([path], default_typestore=get_typestore(Stores.ROS2_JAZZY))

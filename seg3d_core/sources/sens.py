@@ -19,7 +19,6 @@ import struct
 import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
 
@@ -27,6 +26,7 @@ import cv2
 import numpy as np
 
 from ..errors import FrameError, SourceError
+from ..image_file import declared_size
 from ..types import Array, Camera, Frame
 from .images import check_thinning, checked_pose, count_drop, decode_colour, depth_in_metres, register_colour
 
@@ -155,7 +155,7 @@ class SensFile:
             if len(data) != 3 * camera.width * camera.height:
                 raise FrameError("colour_unreadable", f"{where}: {len(data)} bytes for {camera.width}x{camera.height}")
             return np.frombuffer(data, np.uint8).reshape(camera.height, camera.width, 3).copy()
-        if _declared_size(data) != camera.size:
+        if declared_size(data) != camera.size:
             raise FrameError("colour_unreadable", f"{where}: no image of {camera.width}x{camera.height} pixels")
         return decode_colour(data, where)
 
@@ -187,17 +187,6 @@ class SensFile:
         if len(data) < size:
             raise FrameError(reason, f"{where}: the file has become shorter")
         return data
-
-
-def _declared_size(data: bytes) -> tuple[int, int] | None:
-    """Width and height that a PNG or JPEG claims, before anything is allocated for it."""
-    from PIL import Image, UnidentifiedImageError
-
-    try:
-        with Image.open(BytesIO(data), formats=("JPEG", "PNG")) as image:
-            return image.size
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-        return None
 
 
 def write_sens(path: str | Path, header: SensHeader, frames: Iterable[SensFrame]) -> int:

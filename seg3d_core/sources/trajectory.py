@@ -20,7 +20,8 @@ class Trajectory:
         translations = np.asarray(translations, float).reshape(-1, 3)
         quaternions = np.asarray(quaternions, float).reshape(-1, 4)
         good = np.isfinite(stamps) & np.isfinite(translations).all(1) & np.isfinite(quaternions).all(1)
-        good[good] &= np.linalg.norm(quaternions[good], axis=1) > 1e-9
+        length = np.linalg.norm(quaternions[good], axis=1)
+        good[good] &= (length > 1e-9) & np.isfinite(length)
         # The last of equal stamps: unique of the reversed arrays finds the first.
         _, last = np.unique(stamps[good][::-1], return_index=True)
         keep = np.flatnonzero(good)[::-1][last]

@@ -12,7 +12,6 @@ import json
 import os
 import resource
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -136,6 +135,8 @@ class Guard:
     def _hook(self, event: str, arguments: tuple[Any, ...]) -> None:
         if not self.active:
             return
+        if event == "pickle.find_class" and _is_called_by_numba():
+            return
         if event in self.FORBIDDEN:
             self.seen = f"{event} {str(arguments)[:100]}"
         elif event in self.MOVING:
@@ -150,6 +151,16 @@ class Guard:
         # Kernels that are compiled on the way are cached beside their modules.
         if not path.startswith(self.folder) and "__pycache__" not in path and path != "/dev/null":
             self.seen = f"{event} {path}"
+
+
+def _is_called_by_numba() -> bool:
+    """Its cache of compiled kernels is pickled; it lies beside the modules, where no reader looks."""
+    frame = sys._getframe()
+    while frame is not None:
+        if frame.f_globals.get("__name__", "").startswith("numba."):
+            return True
+        frame = frame.f_back  # type: ignore[assignment]
+    return False
 
 
 def _peak_mb() -> float:
@@ -224,7 +235,9 @@ def _try(reader: Any, folder: Path, guard: Guard, seconds: float) -> dict[str, A
             outcome, kind, where = "failure", f"a message of {len(str(error))} characters", str(error)[:200]
     except BaseException as error:
         outcome, kind = "failure", f"{type(error).__name__}: {str(error)[:160]}"
-        ours = [f for f in traceback.extract_tb(error.__traceback__) if "seg3d" in f.filename or "training" in f.filename]
+        ours = [
+            f for f in traceback.extract_tb(error.__traceback__) if "seg3d" in f.filename or "training" in f.filename
+        ]
         where = " < ".join(f"{Path(f.filename).name}:{f.lineno}" for f in ours[::-1][:4])
     finally:
         guard.active = False

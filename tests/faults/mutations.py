@@ -148,8 +148,14 @@ def inside_npy(data: bytes, rng: Generator) -> bytes:
         places = rng.integers(0, array.size, int(rng.integers(1, 9)))
         values = EXTREMES if array.dtype.kind in "iub" else (0.0, -1.0, np.nan, np.inf, -np.inf, 1e30, -1e30, 1e-40)
         with np.errstate(all="ignore"):
-            array.flat[places] = np.array(values, object)[rng.integers(len(values))] if array.dtype.kind == "f" else (
-                np.array([int(v) & 0x7FFFFFFFFFFFFFFF for v in values]).astype(array.dtype)[rng.integers(len(values))]
+            array.flat[places] = (
+                np.array(values, object)[rng.integers(len(values))]
+                if array.dtype.kind == "f"
+                else (
+                    np.array([int(v) & 0x7FFFFFFFFFFFFFFF for v in values]).astype(array.dtype)[
+                        rng.integers(len(values))
+                    ]
+                )
             )
     elif kind == "dtype":
         array = array.astype(str(rng.choice(["f8", "i8", "u1", "f2", "S3", "U2", "c16", "?"])), copy=True)
@@ -191,9 +197,7 @@ def inside_png(data: bytes, rng: Generator) -> bytes:
     elif content:
         content = plain(content, rng)
     chunks[chosen] = kind, content
-    body = b"".join(
-        struct.pack(">I", len(c)) + k + c + struct.pack(">I", zlib.crc32(k + c)) for k, c in chunks
-    )
+    body = b"".join(struct.pack(">I", len(c)) + k + c + struct.pack(">I", zlib.crc32(k + c)) for k, c in chunks)
     return data[:8] + body
 
 

@@ -347,7 +347,9 @@ def _read_truth(folder: Path) -> Any:
 def _make_torch_files(folder: Path) -> None:
     tests = _other_test("test_torch_file.py")
     values = np.arange(60, dtype=np.float32)
-    content = tests.dictionary({"a.weight": tests.tensor("0", 60, (3, 4, 5)), "b": tests.tensor("0", 60, (2,), offset=8)})
+    content = tests.dictionary(
+        {"a.weight": tests.tensor("0", 60, (3, 4, 5)), "b": tests.tensor("0", 60, (2,), offset=8)}
+    )
     for container in tests.CONTAINERS:
         tests.write(folder / f"{container}.pt", container, content, {"0": values})
 
@@ -394,7 +396,8 @@ query.crop_growth: [0.1, 0.2]
 runtime: {segment_every: 3}
 core: re0
 """
-_LAUGHS = "a0: &a0 [x, x]\n" + "".join(f"a{i}: &a{i} [*a{i - 1}, *a{i - 1}]\n" for i in range(1, 40))
+# Forty lists, each twice in the next: a trillion words for who writes them out.
+_LAUGHS = "[&a0 [x, x], " + ", ".join(f"&a{i} [*a{i - 1}, *a{i - 1}]" for i in range(1, 40)) + "]"
 
 
 @reader(
@@ -402,8 +405,11 @@ _LAUGHS = "a0: &a0 [x, x]\n" + "".join(f"a{i}: &a{i} [*a{i - 1}, *a{i - 1}]\n" f
     lambda folder: (folder / "seg3d.yaml").write_text(_YAML),
     "seg3d.yaml",
     hostile=(
-        _LAUGHS.encode() + b"map: {voxel_size: *a39}\n",
-        _LAUGHS.encode() + b"*a39 : 3\n",
+        f"map: {{voxel_size: {_LAUGHS}}}\n".encode(),
+        f"query: {{crop_growth: {_LAUGHS}}}\n".encode(),
+        f"map: {_LAUGHS}\n".encode(),
+        f"core: {_LAUGHS}\n".encode(),
+        f"? {_LAUGHS}\n: 3\n".encode(),
         b"map: &m {voxel_size: *m}\n",
         b"!!python/object/apply:os.system ['echo evil']\n",
         b"map: {voxel_size: !!python/name:os.system }\n",
@@ -430,7 +436,9 @@ def _make_annotations(folder: Path) -> None:
     groups = [{"objectId": i, "label": "chair", "segments": [i]} for i in range(3)]
     (folder / "s.segs.json").write_text(json.dumps(segments))
     (folder / "s.aggregation.json").write_text(json.dumps({"segGroups": groups}))
-    vertices = np.zeros(8, [("x", "<f4"), ("y", "<f4"), ("z", "<f4"), ("r", "u1"), ("g", "u1"), ("b", "u1"), ("a", "u1")])
+    vertices = np.zeros(
+        8, [("x", "<f4"), ("y", "<f4"), ("z", "<f4"), ("r", "u1"), ("g", "u1"), ("b", "u1"), ("a", "u1")]
+    )
     head = "ply\nformat binary_little_endian 1.0\nelement vertex 8\n" + "".join(
         f"property {kind} {name}\n"
         for kind, name in [("float", n) for n in "xyz"] + [("uchar", n) for n in ("red", "green", "blue", "alpha")]

@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 from scipy.special import softmax
 
+from ...array_file import read_npy
 from ...types import Array
 from .. import weights
 from . import efficientnet_lite, minilm
@@ -97,8 +98,8 @@ def _unit(rows: Array) -> Array:
 
 def _read_table(path: Path, shape: tuple[int, ...]) -> Array | None:
     try:
-        table = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError):
+        table = read_npy(path)
+    except (OSError, ValueError):
         return None
     return table if table.shape == shape and table.dtype == np.float32 else None
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -94,7 +96,7 @@ def run(
 ) -> None:
     """Map a recording and find the things in it.
 
-    Ctrl-C ends the run early; what was seen until then is saved.
+    Ctrl-C or SIGTERM ends the run early; what was seen until then is saved, and the exit code is 130 or 143.
     """
     from .options import cores, settings, source_options
     from .run import run as run_run
@@ -329,11 +331,17 @@ def options(
 
 
 def main() -> None:
-    """Entry point: errors that a person can mend are one line on standard error and exit code 2."""
+    """Entry point: errors that a person can mend are one line on standard error and exit code 2.
+
+    Ctrl-C and SIGTERM end a command with 130 and 143, after what must be tidied up.
+    """
     from ..errors import Seg3DError
 
     # Before torch loads: its OpenMP threads spin while they wait, which costs whole time slices where cores are shared.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names of files may be no text
+    before = {number: signal.signal(number, _end) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         app()
     except Seg3DError as error:
@@ -344,5 +352,11 @@ def main() -> None:
             raise
         typer.secho(f"seg3d: no space left on the disk{f' for {error.filename}' if error.filename else ''}", err=True)
         sys.exit(2)
-    except KeyboardInterrupt:
-        sys.exit(130)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _end(number: int, _: object) -> None:
+    # No KeyboardInterrupt: the command line's library makes exit code 1 of that.
+    sys.exit(128 + number)

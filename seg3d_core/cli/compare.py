@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -62,14 +62,6 @@ def write(out: Path, scene: Scene, snapshots: Mapping[str, Snapshot], title: str
         render_comparison(snapshots, temporary, title=title, cameras=scene.camera_poses)
     for name, snapshot in list(snapshots.items())[1:]:
         write_instances(out / f"instances-{name}.npz", snapshot)
-
-
-def remove_old(out: Path, other_cores: Sequence[str]) -> None:
-    """Takes away what an earlier run left of cores that this one did not have."""
-    kept = {f"instances-{name}.npz" for name in other_cores} | ({"comparison.png"} if other_cores else set())
-    for path in (*out.glob("instances-*.npz"), out / "comparison.png"):
-        if path.name not in kept:
-            path.unlink(missing_ok=True)
 
 
 def table(data: Mapping[str, Mapping[str, Any]]) -> Table:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from ..query.text import load_vocabulary
 from ..storage import config_of, read_scene
 from ..types import Snapshot
 from .console import console, progress
+from .results import finish
 
 _HOMES = "Homes: things have labels by category; structure and carpets are void."
 
@@ -53,6 +55,9 @@ def run_eval(
         raise Seg3DError(f"--radius {radius} is no distance: metres above 0 are wanted")
     if out is not None and not out.parent.is_dir():
         raise Seg3DError(f"cannot write {out}: the folder {out.parent} does not exist, make it first")
+    for folder in (predictions, *predictions.glob("*")):
+        with suppress(OSError):  # where nothing may be written, what is there is read
+            finish(folder)
     try:
         pairs = pair(find_predictions(predictions), find_truth(truth), only_common=only_common)
     except OSError as error:

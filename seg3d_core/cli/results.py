@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import platform
+import shutil
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -23,11 +24,14 @@ from ..runtime import Statistics
 from ..types import QueryResult, Snapshot
 
 FILES = ("map.seg3d", "report.json", "picture.png", "instances.npz")
+_OF_A_RUN = (*FILES, "recording.rrd", "comparison.png", "instances-*.npz")
+_STAGING, _READY = ".seg3d-new-", ".seg3d-ready"
 
 
 def prepare_folder(out: Path, *, overwrite: bool) -> None:
     """Makes the folder. Raises MapFileError when results lie there already, or it can't be written."""
     try:
+        finish(out)
         present = [name for name in FILES if (out / name).exists()]
         if present and not overwrite:
             raise MapFileError(
@@ -59,6 +63,70 @@ def claimed(out: Path) -> Iterator[None]:
 
 
 @contextmanager
+def staged(out: Path) -> Iterator[Path]:
+    """A folder for all of a run's files, which take their places in `out` together when the block ends well.
+
+    Renaming that folder decides: a process that dies before it leaves the old results, one that dies after it leaves
+    the new ones, which `finish` puts into place, be it in the next command. Use it within `claimed`.
+    Raises MapFileError.
+    """
+    staging = out / f"{_STAGING}{os.getpid()}"
+    try:
+        with _named_after(out):
+            finish(out)
+            for old in out.glob(f"{_STAGING}*"):  # of runs that were killed
+                shutil.rmtree(old, ignore_errors=True)
+            staging.mkdir()
+        try:
+            yield staging
+        except MapFileError as error:
+            raise MapFileError(error.code, str(error).replace(str(staging), str(out))) from None
+        with _named_after(out):
+            _sync(staging)
+            staging.replace(out / _READY)
+            finish(out)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+@contextmanager
+def _named_after(out: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise write_error(out, error) from None
+
+
+def finish(out: Path) -> None:
+    """Puts finished results into place, should their run have died on the way. May be called by several at once.
+
+    What the report does not list is of an earlier run and goes: it would be taken for this one's.
+    """
+    ready = out / _READY
+    if not ready.is_dir():
+        return
+    with suppress(FileNotFoundError):
+        kept = json.loads((ready / "report.json").read_bytes())["files"]
+        for old in [path for pattern in _OF_A_RUN for path in out.glob(pattern) if path.name not in kept]:
+            old.unlink(missing_ok=True)
+    # The report last: who sees its new date sees the new files.
+    for file in sorted(ready.iterdir(), key=lambda file: file.name == "report.json"):
+        with suppress(FileNotFoundError):
+            file.replace(out / file.name)
+    with suppress(FileNotFoundError):
+        ready.rmdir()
+
+
+def _sync(folder: Path) -> None:
+    for path in (*folder.iterdir(), folder):
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+@contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary name beside `path` that takes its place when the block ends well. Raises MapFileError."""
     temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
@@ -80,6 +148,9 @@ def replacing(path: Path) -> Iterator[Path]:
 def map_file(path: Path) -> Path:
     """The map inside a folder of results, or the file itself. Raises MapFileError."""
     try:
+        if path.is_dir():
+            with suppress(OSError):  # where nothing may be written, what is there is read
+                finish(path)
         file = path / "map.seg3d" if path.is_dir() else path
         if not file.is_file():
             raise MapFileError("not_found", f"{file} does not exist: `seg3d run PATH --out DIR` makes one in DIR")
@@ -133,7 +204,9 @@ def report(
 
 def write_report(path: Path, data: dict[str, Any]) -> None:
     with replacing(path) as temporary:
-        temporary.write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n")
+        # A path may hold bytes that are no text, as lone surrogates: these are escaped as JSON has it.
+        text = json.dumps(data, indent=1, ensure_ascii=False) + "\n"
+        temporary.write_bytes(text.encode("utf-8", "backslashreplace"))
 
 
 def write_instances(path: Path, snapshot: Snapshot) -> None:

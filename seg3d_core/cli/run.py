@@ -29,7 +29,7 @@ from ..storage import copy_scene, write_scene
 from ..types import Snapshot
 from . import compare
 from .console import console, errors, instances_table, print_json, progress, working
-from .results import claimed, prepare_folder, replacing, report, write_instances, write_report
+from .results import claimed, prepare_folder, replacing, report, staged, write_instances, write_report
 
 # Enough to see wrong poses, units and intrinsics in about a third of a second.
 QUICK_FRAMES = 60
@@ -48,7 +48,7 @@ def run(
     json_output: bool,
     source_options: dict[str, Any],
 ) -> int:
-    """Exit code: 0, or 130 after Ctrl-C (what was seen until then is saved).
+    """Exit code: 0, or after Ctrl-C 130 and after SIGTERM 143 (what was seen until then is saved).
 
     `other_cores` are compared with the config's, whose results these are.
     """
@@ -66,9 +66,9 @@ def run(
         masks.check_against(source.frame_names)
     scene = build_scene(config, points, other_cores)
     prepare_folder(out, overwrite=overwrite)
-    with claimed(out), _Interrupt() as interrupt:
+    with claimed(out), _Interrupt() as interrupt, staged(out) as new:
         doubts = _tell_doubts(path, source)
-        recording = _recording(out, record)
+        recording = _recording(new, record)
         start = time.perf_counter()
         result = _process(scene, source, masks, recording, interrupt)
         _refuse_nothing(path, points, config, result)
@@ -85,26 +85,23 @@ def run(
             warnings=doubts,
         )
         if other_cores:
-            data["cores"] = _compare(out, scene, config, query, snapshot, data["source"]["name"])
-        _write(out, scene, snapshot, data, overwrite=overwrite)
+            data["cores"] = _compare(new, scene, config, query, snapshot, data["source"]["name"])
+        _write(new, scene, snapshot, data)
         recording.close()
-        # What an earlier run left, and this one did not make, would be taken for this one's.
-        if not record:
-            (out / "recording.rrd").unlink(missing_ok=True)
-        compare.remove_old(out, other_cores)
     if json_output:
         print_json(data)
     else:
         _tell(data, snapshot, out)
-    return 130 if interrupt.set else 0
+    return interrupt.code
 
 
-def _write(out: Path, scene: Scene, snapshot: Snapshot, data: dict[str, Any], *, overwrite: bool) -> None:
+def _write(out: Path, scene: Scene, snapshot: Snapshot, data: dict[str, Any]) -> None:
     names = {int(i): n for i, n in zip(snapshot.instances.ids, snapshot.names, strict=False) if n}
-    write_scene(out / "map.seg3d", copy_scene(scene, names, data["text_encoder"] or ""), overwrite=overwrite)
+    write_scene(out / "map.seg3d", copy_scene(scene, names, data["text_encoder"] or ""))
     write_instances(out / "instances.npz", snapshot)
-    write_report(out / "report.json", data)
     _picture(out / "picture.png", snapshot, scene, data["source"]["name"])
+    data["files"] = sorted({file.name for file in out.iterdir()} | {"report.json"})
+    write_report(out / "report.json", data)
 
 
 def _compare(
@@ -184,22 +181,29 @@ def dropped_text(drops: Mapping[str, int]) -> str:
 
 
 class _Interrupt:
-    """The first Ctrl-C ends the run after the current frame; a second one ends the program."""
+    """The first Ctrl-C or SIGTERM ends the run after the current frame, and saves; a second one ends the program."""
 
     def __init__(self) -> None:
-        self.set = False
-        self._before = signal.getsignal(signal.SIGINT)
+        self.code = 0
+        self._before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    @property
+    def set(self) -> bool:
+        return self.code != 0
 
     def __enter__(self) -> _Interrupt:
-        signal.signal(signal.SIGINT, self._on_signal)
+        for number in self._before:
+            signal.signal(number, self._on_signal)
         return self
 
     def __exit__(self, *_: object) -> None:
-        signal.signal(signal.SIGINT, self._before)
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
 
-    def _on_signal(self, *_: object) -> None:
-        self.set = True
-        signal.signal(signal.SIGINT, self._before)
+    def _on_signal(self, number: int, _: object) -> None:
+        # As shells have it: 130 and 143.
+        self.code = 128 + number
+        self.__exit__()
         errors.print("stopping after this frame and saving; Ctrl-C again to stop at once")
 
 

@@ -8,6 +8,8 @@ the zip's checksums, and nothing is ever unpickled or unpacked to disk.
 from __future__ import annotations
 
 import errno
+import fcntl
+import glob
 import json
 import math
 import os
@@ -34,9 +36,12 @@ FORMAT = "seg3d-map"
 VERSION = (1, 0)
 """(major, minor): a higher minor version adds what older readers may ignore, a higher major does not."""
 
+unfinished: set[Path] = set()
+"""Files that this process is writing: whoever must end it at once removes them first."""
+
 _META = "meta.json"
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*(/[A-Za-z0-9_-][A-Za-z0-9_.-]*)*")
-_LEFTOVER_AGE = 3600.0
+_LEFTOVER_AGE, _LOCKED_BY = 3600.0, 5.0  # seconds
 # What zipfile, struct and numpy's header parser raise on hostile bytes, beside their own errors.
 _DAMAGE = (
     zipfile.BadZipFile,
@@ -106,8 +111,11 @@ def write_archive(
         raise MapFileError("exists", f"{path} exists already: choose another name or allow overwriting")
     _remove_leftovers(path)
     temporary = path.with_name(f".{path.name}.{uuid4().hex}.part")
+    unfinished.add(temporary)
     try:
         with temporary.open("xb") as file:
+            with suppress(OSError):
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             _write_members(file, {_META: text, **members})
             file.flush()
             os.fsync(file.fileno())
@@ -118,6 +126,7 @@ def write_archive(
     finally:
         with suppress(OSError):
             temporary.unlink()
+        unfinished.discard(temporary)
 
 
 def read_archive(path: str | Path) -> Archive:
@@ -168,11 +177,22 @@ def _sync_folder(folder: Path) -> None:
 
 
 def _remove_leftovers(path: Path) -> None:
-    """Removes what killed writers of this file left; young ones may belong to a writer that lives."""
+    """Removes what killed writers of this file left, never what a writer holds that lives."""
     with suppress(OSError):
-        for old in path.parent.glob(f".{path.name}.*.part"):
-            if time.time() - old.stat().st_mtime > _LEFTOVER_AGE:
+        for old in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
+            age = time.time() - old.stat().st_mtime
+            # A writer locks its file a moment after it made it; some network file systems know no locks.
+            if age > _LEFTOVER_AGE or (age > _LOCKED_BY and _is_abandoned(old)):
                 old.unlink()
+
+
+def _is_abandoned(path: Path) -> bool:
+    with path.open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return False
+    return True
 
 
 def write_error(path: Path, error: OSError) -> MapFileError:

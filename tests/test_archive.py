@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import io
 import json
 import os
 import subprocess
 import sys
+import time
 import tracemalloc
 import zipfile
 from pathlib import Path
@@ -316,11 +318,13 @@ def test_killed_writer_leaves_the_old_map_whole(tmp_path: Path):
     assert any(tmp_path.glob("*.part")), "no writer was killed in the middle, so nothing was tested"
 
 
-def test_old_leftovers_of_killed_writers_are_removed(path: Path):
-    old, young = path.with_name(f".{path.name}.1.part"), path.with_name(f".{path.name}.2.part")
-    for leftover in (old, young):
+def test_leftovers_of_killed_writers_are_removed_and_those_of_living_ones_stay(path: Path):
+    names = ("old", "abandoned", "locked", "young")
+    old, abandoned, locked, young = (path.with_name(f".{path.name}.{name}.part") for name in names)
+    for leftover, age in ((old, 1e6), (abandoned, 60), (locked, 60), (young, 0)):
         leftover.touch()
-    os.utime(old, (0, 0))
-    write_archive(path, {}, {}, {}, overwrite=True)
-    assert not old.exists()
-    assert young.exists()
+        os.utime(leftover, (time.time() - age,) * 2)
+    with locked.open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        write_archive(path, {}, {}, {}, overwrite=True)
+    assert [leftover.exists() for leftover in (old, abandoned, locked, young)] == [False, False, True, True]

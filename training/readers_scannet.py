@@ -9,7 +9,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from seg3d_core.errors import SourceError
+from seg3d_core.errors import SourceError, printable
 from seg3d_core.mapping.points_file import read_points
 from seg3d_core.types import Array
 
@@ -21,7 +21,7 @@ _SIZES = {"char": 1, "uchar": 1, "int8": 1, "uint8": 1, "short": 2, "ushort": 2,
 _LISTS = {
     f"property list {count} {index}" for count in ("uchar", "uint8") for index in ("int", "uint", "int32", "uint32")
 }
-_HEADER_LINES, _MOST_JSON = 1000, 1 << 29
+_HEADER_LINES, _MOST_JSON, _LARGEST_ID = 1000, 1 << 29, 2**31 - 1
 
 
 @dataclass(frozen=True)
@@ -151,7 +151,10 @@ def read_segments(path: Path, vertices: int) -> Array:
         raise SourceError(
             f"{path} is of {len(values)} vertices, the mesh has {vertices}: they belong to different scans"
         )
-    return np.array(values, np.int64)
+    try:
+        return np.array(values, np.int64)
+    except OverflowError:
+        raise SourceError(f"{path}: `segIndices` holds numbers that name no segment: download it again") from None
 
 
 def read_aggregation(path: Path) -> list[AnnotatedObject]:
@@ -162,12 +165,15 @@ def read_aggregation(path: Path) -> list[AnnotatedObject]:
             AnnotatedObject(int(group["objectId"]) + 1, str(group["label"]), tuple(map(int, group["segments"])))
             for group in content["segGroups"]
         ]
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise SourceError(
-            f'{path} is no aggregation ({error!r}): {{"segGroups": [{{"objectId", "label", "segments"}}]}}'
+            f"{path} is no aggregation ({printable(repr(error), 200)}): "
+            '{"segGroups": [{"objectId", "label", "segments"}]}'
         ) from None
-    if any(each.number < 1 for each in objects):
-        raise SourceError(f"{path}: an objectId is below 0")
+    if any(not 1 <= each.number <= _LARGEST_ID for each in objects):
+        raise SourceError(f"{path}: an objectId is below 0, or larger than any scan has")
+    if any(abs(segment) > _LARGEST_ID for each in objects for segment in each.segments):
+        raise SourceError(f"{path}: a segment's number is larger than any scan has")
     return objects
 
 
@@ -179,7 +185,7 @@ def _read_json(path: Path) -> Any:
     except OSError as error:
         raise SourceError(f"cannot read {path}: {error.strerror or error}") from None
     except (ValueError, RecursionError) as error:
-        raise SourceError(f"{path} is damaged ({error}): download it again") from None
+        raise SourceError(f"{path} is damaged ({printable(str(error), 200)}): download it again") from None
 
 
 @dataclass(frozen=True, eq=False)

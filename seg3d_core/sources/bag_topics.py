@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ..errors import SourceError
+from ..errors import SourceError, printable
 from .messages import COLOUR_ENCODINGS, DEPTH_ENCODINGS
 
 IMAGE = "sensor_msgs/msg/Image"
@@ -82,7 +82,8 @@ def choose(
 
 def listing(topics: Mapping[str, Topic]) -> str:
     """`/a (type, 12 messages), ...` for error messages."""
-    return ", ".join(f"{t.name} ({t.type.split('/')[-1]}, {t.count})" for t in topics.values()) or "no topics"
+    shown = [f"{printable(t.name, 150)} ({printable(t.type.split('/')[-1], 50)}, {t.count})" for t in topics.values()]
+    return printable(", ".join(shown), 2000) or "no topics"
 
 
 def only_pose_topic(topics: Mapping[str, Topic]) -> Topic | None:

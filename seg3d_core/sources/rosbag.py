@@ -31,7 +31,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import FrameError, SourceError
+from ..errors import FrameError, SourceError, printable
 from ..types import Array, Camera, Frame
 from . import bag_topics
 from .bag_topics import CAMERA_INFO, COMPRESSED, IMAGE, TF, Topic
@@ -84,6 +84,8 @@ class RosbagSource:
         self.camera_frame = (camera_frame or chosen.depth.frame).lstrip("/")
         colour, depth = (np.array(index.stamps[t.name]) for t in (chosen.colour, chosen.depth))
         depth_order = np.argsort(depth, kind="stable")
+        if not len(colour) or not len(depth):
+            raise SourceError(f"{self.path}: of {chosen.colour.name} or {chosen.depth.name} no message can be read")
         partner = associate(colour, depth[depth_order], slop)
         stamps = np.where(partner >= 0, depth[depth_order][partner], colour)
         poses, posed = self._poses(index, topics, stamps, map_frame, pose_frame, max_gap)
@@ -278,7 +280,8 @@ class _Message:
         try:
             return self._reader.deserialize(self.raw, self._type)
         except Exception as error:
-            raise FrameError("message_damaged", f"a {self._type} cannot be decoded: {error}") from None
+            reason = printable(str(error), 200)
+            raise FrameError("message_damaged", f"a {self._type} cannot be decoded: {reason}") from None
 
 
 class _Bag:
@@ -294,15 +297,14 @@ class _Bag:
         try:
             self._reader = AnyReader([path], default_typestore=get_typestore(Stores.ROS2_JAZZY))
             self._reader.open()
+            topics = sorted((name, info.msgtype or "", info.msgcount) for name, info in self._reader.topics.items())
         except Exception as error:
+            reason = printable(str(error).rstrip("."), 300)
             raise SourceError(
-                f"cannot open {path} as a bag: {str(error).rstrip('.')}; if recording was cut short, `mcap recover` or "
+                f"cannot open {path} as a bag: {reason}; if recording was cut short, `mcap recover` or "
                 "`ros2 bag reindex` mends it"
             ) from error
-        self.topics = {
-            name: self._describe(name, info.msgtype or "", info.msgcount)
-            for name, info in sorted(self._reader.topics.items())
-        }
+        self.topics = {name: self._describe(name, *what) for name, *what in topics}
 
     def __enter__(self) -> _Bag:
         return self
@@ -322,7 +324,7 @@ class _Bag:
             except StopIteration:
                 return
             except Exception as error:
-                self.damage = f"{type(error).__name__}: {error}"
+                self.damage = printable(f"{type(error).__name__}: {error}", 300)
                 log.warning("%s is damaged and read up to there: %s", self.path, self.damage)
                 return
             yield connection.topic, recorded, _Message(self._reader, raw, connection.msgtype)

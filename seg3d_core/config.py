@@ -358,6 +358,9 @@ class RuntimeConfig(_Group):
 
     segment_every: int = _setting(5, "keyframes between two segmentations", "keyframes", ge=1, le=10_000)
     jpeg_quality: int = _setting(90, "of the keyframes kept for text queries", "", ge=10, le=100)
+    autosave_minutes: float = _setting(
+        0.0, "how often the map is saved by itself, the file before being kept; 0: never", "min", ge=0, le=1440
+    )
     max_query_length: int = _setting(200, "longer texts are refused", "characters", ge=1, le=10_000)
     max_waiting: int = _setting(
         100, "requests that may wait, and as many queries; one more is refused", "requests", ge=1, le=10_000

@@ -40,7 +40,8 @@ class MapFileError(Seg3DError):
     """A saved map that is missing, damaged, of a newer format, or may not be written.
 
     `code` names the cause: `not_found`, `not_a_map`, `damaged`, `newer_version`, `exists`,
-    `empty_path`, `outside_folder`, `no_space`, `unwritable`, `unreadable`, `wrong_voxel_size`, `wrong_kind`.
+    `empty_path` (no usable name), `outside_folder`, `no_space`, `unwritable`, `unreadable`, `wrong_voxel_size`,
+    `wrong_kind`.
     """
 
     def __init__(self, code: str, message: str):

@@ -9,9 +9,11 @@ from typing import Any
 
 from .archive import Archive, read_archive, write_archive
 from .config import Config
-from .errors import MapFileError
+from .errors import MapFileError, printable
 from .scene import Scene
 from .types import Array
+
+_LONGEST_NAME = 200  # characters, of a label or an encoder
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,8 +78,8 @@ def _parse(archive: Archive) -> SavedScene:
         archive.blobs,
         dict(meta["config"]),
         str(meta["map_kind"]),
-        {int(i): str(name) for i, name in meta["names"].items()},
-        str(meta["encoder_id"]),
+        {int(i): printable(str(name), _LONGEST_NAME) for i, name in meta["names"].items()},
+        printable(str(meta["encoder_id"]), _LONGEST_NAME),
     )
 
 

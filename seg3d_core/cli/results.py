@@ -24,7 +24,8 @@ from ..runtime import Statistics
 from ..types import QueryResult, Snapshot
 
 FILES = ("map.seg3d", "report.json", "picture.png", "instances.npz")
-_OF_A_RUN = (*FILES, "recording.rrd", "comparison.png", "instances-*.npz")
+AUTOSAVE = "autosave.seg3d"
+_OF_A_RUN = (*FILES, "recording.rrd", "comparison.png", "instances-*.npz", "autosave*.seg3d")
 _STAGING, _READY = ".seg3d-new-", ".seg3d-ready"
 
 
@@ -153,7 +154,9 @@ def map_file(path: Path) -> Path:
                 finish(path)
         file = path / "map.seg3d" if path.is_dir() else path
         if not file.is_file():
-            raise MapFileError("not_found", f"{file} does not exist: `seg3d run PATH --out DIR` makes one in DIR")
+            saved = path / AUTOSAVE
+            hint = f"; {saved} is what a run saved on its way" if saved.is_file() else ""
+            raise MapFileError("not_found", f"{file} does not exist: `seg3d run PATH --out DIR` makes one in DIR{hint}")
     except PermissionError:
         raise MapFileError("unreadable", f"{path} may not be read: check its permissions") from None
     return file

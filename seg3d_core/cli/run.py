@@ -6,7 +6,8 @@ import logging
 import shlex
 import signal
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -21,6 +22,7 @@ from ..errors import ConfigError, Seg3DError, SourceError, WeightsError
 from ..perception.label_files import LabelFiles
 from ..query.text import TextQuery
 from ..runtime import OfflineResult, run_offline
+from ..runtime.autosave import Autosaver
 from ..runtime.offline import Observer
 from ..scene import Scene
 from ..sources.base import Source
@@ -29,10 +31,12 @@ from ..storage import copy_scene, write_scene
 from ..types import Snapshot
 from . import compare
 from .console import console, errors, instances_table, print_json, progress, working
-from .results import claimed, prepare_folder, replacing, report, staged, write_instances, write_report
+from .results import AUTOSAVE, claimed, prepare_folder, replacing, report, staged, write_instances, write_report
 
 # Enough to see wrong poses, units and intrinsics in about a third of a second.
 QUICK_FRAMES = 60
+# Seconds for a save that has begun when the last frame is done.
+_PATIENCE = 60.0
 
 
 def run(
@@ -70,7 +74,8 @@ def run(
         doubts = _tell_doubts(path, source)
         recording = _recording(new, record)
         start = time.perf_counter()
-        result = _process(scene, source, masks, recording, interrupt)
+        with autosaving(out, config) as autosaver:
+            result = _process(scene, source, masks, recording, interrupt, autosaver)
         _refuse_nothing(path, points, config, result)
         snapshot = result.snapshot if interrupt.set else _named(query, config.query.labels, result.snapshot)
         recording.snapshot(snapshot)
@@ -213,12 +218,34 @@ def _recording(out: Path, record: bool) -> Any:
     return Recording(out / "recording.rrd") if record else NoRecording()
 
 
-def _process(scene: Scene, source: Source, masks: Any, recording: Observer, interrupt: _Interrupt) -> OfflineResult:
+@contextmanager
+def autosaving(out: Path, config: Config) -> Iterator[Autosaver | None]:
+    """Saves `autosave.seg3d` in the folder now and then while frames go in; a finished run takes it away."""
+    if not config.runtime.autosave_minutes:
+        yield None
+        return
+    autosaver = Autosaver(out / AUTOSAVE, 60 * config.runtime.autosave_minutes)
+    try:
+        yield autosaver
+    finally:
+        autosaver.stop(_PATIENCE)
+
+
+def _process(
+    scene: Scene,
+    source: Source,
+    masks: Any,
+    recording: Observer,
+    interrupt: _Interrupt,
+    autosaver: Autosaver | None = None,
+) -> OfflineResult:
     with progress() as bar:
         task = bar.add_task(f"{source.kind}: {source.name}", total=len(source), note="")
 
         def show(done: int, points: int) -> None:
             bar.update(task, completed=done, note=f"{points:,} points, {len(scene.snapshot.instances)} instances")
+            if autosaver is not None and scene.frames:
+                autosaver.offer(lambda: copy_scene(scene, {}, ""), done)
 
         return run_offline(
             scene, source, masks, observers=(recording,), on_frame=show, should_stop=lambda: interrupt.set

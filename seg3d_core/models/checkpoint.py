@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from ..config import SegDino3DConfig
-from ..errors import WeightsError
+from ..errors import WeightsError, printable
 from ..torch_file import read_torch_file
 from .architecture import PUBLISHED, Architecture, differences, same_source
 from .published_names import to_ours
@@ -32,6 +32,7 @@ SizeChoice = Literal["auto", "normalised", "metric"]
 
 FORMAT = "seg3d-segdino3d"
 VERSION = 1
+_LONGEST_NAME = 200  # characters, of a class
 PUBLISHED_FEATURES = "dino-x"
 """What both published full networks were trained with. Their files do not say so."""
 
@@ -279,7 +280,7 @@ def _parse_names(path: Path, text: str, architecture: Architecture | None) -> tu
     count = len(names) if isinstance(names, list) and all(isinstance(name, str) for name in names) else -1
     if count < 0 or (count and architecture is not None and count != architecture.thing_classes):
         raise WeightsError(f"{path}: its header names other classes than the network has")
-    return tuple(names)
+    return tuple(printable(name, _LONGEST_NAME) for name in names)
 
 
 def _parse_architecture(path: Path, text: str) -> Architecture:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from ..config import QueryConfig
-from ..errors import ConfigError, QueryError
+from ..errors import ConfigError, QueryError, printable
 from ..perception.base import Encoder
 from ..types import Answer, Array, QueryResult, Snapshot
 from . import calibration
@@ -19,7 +19,7 @@ from .features import InstanceFeatures
 from .sizes import TypicalSizes, edges_of, is_structure
 
 # The largest value that runtime.max_query_length allows.
-_MAX_LENGTH = 10_000
+_MAX_LENGTH, _LONGEST_LABEL = 10_000, 200
 _ARTICLE = re.compile(r"^(?:the|a|an)\s+(?=\S)", re.IGNORECASE)
 _INSTANCE_ID = re.compile(r"^(?:instance\s*)?#?\s*(\d{1,9})$", re.IGNORECASE)
 # How much a fitting size counts beside the cosine, for encoders that need the help; flat between 0.06 and 0.15.
@@ -230,9 +230,9 @@ def load_vocabulary(path: str = "") -> tuple[str, ...]:
             text = Path(path).expanduser().read_text(encoding="utf-8")
         else:
             text = resources.files(__package__).joinpath("vocabulary.txt").read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise ConfigError(f"query.vocabulary = {path}: {error}; give a text file with one label per line") from None
-    lines = (line.partition("#")[0].strip() for line in text.splitlines())
+    lines = (printable(line.partition("#")[0], _LONGEST_LABEL).strip() for line in text.splitlines())
     labels = tuple(dict.fromkeys(line for line in lines if line))
     if not labels:
         raise ConfigError(f"query.vocabulary = {path}: holds no label; give a text file with one label per line")

@@ -26,14 +26,15 @@ from ..config import Config
 from ..errors import BusyError, FrameError, Seg3DError
 from ..perception.topic import PushedMasks
 from ..scene import SegmentationJob, Segmented
-from ..storage import copy_scene, read_scene, restore_scene, write_scene
+from ..storage import SavedScene, copy_scene, read_scene, restore_scene, write_scene
 from ..types import Frame, Masks2D, Objects2D, QueryResult, Snapshot, Visible
+from .autosave import Autosaver
 from .mailbox import Inbox, Mailbox
 from .mask_worker import MaskWorker
 from .offline import Observer
 from .query_desk import QueryDesk
 from .recent_frames import RecentFrames
-from .statistics import Queue, Recorder, Statistics
+from .statistics import Queue, Recorder, Save, Statistics
 from .text_worker import TextWorker
 
 log = logging.getLogger(__name__)
@@ -60,6 +61,7 @@ class LiveRuntime:
     `observer` (a recording) sees each keyframe with its masks and each snapshot.
     `on_snapshot` gets every new snapshot, and the same one again when its labels are known;
     `on_event(level, text)` gets what a person should know, each kind once per 10 s.
+    `autosave` is the file that is written every `runtime.autosave_minutes` and at the end.
     """
 
     def __init__(
@@ -70,8 +72,11 @@ class LiveRuntime:
         observer: Observer | None = None,
         on_snapshot: Callable[[Snapshot], None] | None = None,
         on_event: Callable[[str, str], None] | None = None,
+        autosave: Path | None = None,
     ):
         self.config = config
+        self._autosave_path, self._saved = autosave, Save()
+        self._autosaver: Autosaver | None = None
         self._scene = build_scene(config, points)
         self._observer = observer
         self._on_snapshot = on_snapshot or (lambda snapshot: None)
@@ -113,9 +118,17 @@ class LiveRuntime:
         self._masks.start()
         self._text.start()
         self._queries.start()
+        minutes = self.config.runtime.autosave_minutes
+        if self._autosave_path is not None and minutes:
+            self._autosaver = Autosaver(
+                self._autosave_path, 60 * minutes, lambda: self._inbox.put(self._offer_autosave)
+            )
 
     def stop(self, timeout: float = 5.0) -> None:
-        """Ends the threads; what they hold is thrown away, and who waits for an answer gets an error."""
+        """Ends the threads; what they hold is thrown away, and who waits for an answer gets an error.
+
+        Where the map is saved by itself, that is done once more.
+        """
         deadline = time.monotonic() + timeout
         for box in (self._inbox, self._masks, self._segmentation):
             box.close()
@@ -129,6 +142,11 @@ class LiveRuntime:
             unanswered, self._unanswered = self._unanswered, set()
         for future in unanswered:
             _answer(future, Seg3DError("the runtime is shutting down"))
+        if self._autosaver is not None:
+            self._autosaver.stop(max(0.0, deadline - time.monotonic()))
+            if not any(thread.is_alive() for thread in self._threads) and self._scene.frames:
+                self._autosaver.save(self._copy())
+            self._autosaver = None
 
     # --- what any thread may call --------------------------------------------------------------
 
@@ -169,12 +187,24 @@ class LiveRuntime:
 
     def save(self, path: Path, *, overwrite: bool = False, timeout: float = 60.0) -> Snapshot:
         """Writes the map as of now; mapping goes on meanwhile. Raises MapFileError."""
-        saved = self._call(
-            lambda: copy_scene(self._scene, self._text.names, self._text.encoder_id), timeout, "the map's copy"
-        )
-        with self._recorder.stage("save"):
-            write_scene(path, saved, overwrite=overwrite)
+        saved = self._call(self._copy, timeout, "the map's copy")
+        state = replace(self._saved, path=str(path))
+        try:
+            with self._recorder.stage("save"):
+                self._saved = state.tried(lambda: write_scene(path, saved, overwrite=overwrite))
+        except Exception as error:
+            self._saved = state.failed(error)
+            raise
         return self.snapshot
+
+    def _copy(self) -> SavedScene:
+        with self._recorder.stage("save: copy"):
+            return copy_scene(self._scene, self._text.names, self._text.encoder_id)
+
+    def _offer_autosave(self) -> None:
+        scene, autosaver = self._scene, self._autosaver
+        if scene.frames and autosaver is not None:
+            autosaver.offer(self._copy, (scene.generation, scene.frames, scene.keyframes))
 
     def load(self, path: Path, timeout: float = 60.0) -> Snapshot:
         """Replaces the map by a saved one and goes on from there. Raises MapFileError; then the map is as before
@@ -207,7 +237,7 @@ class LiveRuntime:
             ),
             "queries": self._queries.queue,
         }
-        scene = self._scene
+        scene, autosaver = self._scene, self._autosaver
         return self._recorder.read(
             queues=queues,
             memory={**scene.memory, **self._own_memory()},
@@ -215,6 +245,7 @@ class LiveRuntime:
             instances=len(self.snapshot.instances),
             last_stamp=scene.stamp or None,
             models={"masks": self._masks.model, "text": self._text.model},
+            saves={"request": self._saved} | ({"autosave": autosaver.state} if autosaver else {}),
         )
 
     def _own_memory(self) -> dict[str, Use]:

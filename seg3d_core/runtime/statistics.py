@@ -5,9 +5,9 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter, defaultdict, deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -49,6 +49,27 @@ class Model:
 
 
 @dataclass(frozen=True)
+class Save:
+    """The last save to a file: when (seconds since 1970, None = never), how many there were, how long it took, and
+    what went wrong with the newest try, "" if nothing."""
+
+    path: str = ""
+    at: float | None = None
+    count: int = 0
+    seconds: float = 0.0
+    fault: str = ""
+
+    def tried(self, write: Callable[[], object]) -> Save:
+        """After a successful `write`."""
+        start = time.monotonic()
+        write()
+        return Save(self.path, time.time(), self.count + 1, time.monotonic() - start)
+
+    def failed(self, error: Exception) -> Save:
+        return replace(self, fault=str(error) or type(error).__name__)
+
+
+@dataclass(frozen=True)
 class Statistics:
     """A consistent reading of everything that was counted."""
 
@@ -61,6 +82,7 @@ class Statistics:
     instances: int = 0
     last_stamp: float | None = None
     models: dict[str, Model] = field(default_factory=dict)
+    saves: dict[str, Save] = field(default_factory=dict)
 
     @property
     def memory_mb(self) -> dict[str, float]:

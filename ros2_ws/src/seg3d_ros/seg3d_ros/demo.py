@@ -199,6 +199,7 @@ def ask(client: Client, texts: Sequence[str]) -> list[QueryResult]:
 def main(words: Sequence[str] | None = None) -> int:
     """The demo."""
     options = arguments(words, main.__doc__ or "")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what was started is ended on the way out
     out: Path = options.out.resolve()
     out.mkdir(parents=True, exist_ok=True)
     source = open_source(options.scene)

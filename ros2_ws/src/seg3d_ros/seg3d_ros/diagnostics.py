@@ -11,6 +11,8 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.clock import Clock, ClockType
 
+from seg3d_core.errors import printable
+
 from . import explain, qos
 from .inputs import Input, Inputs
 
@@ -66,6 +68,7 @@ class Diagnostics:
             self._mapping_status(statistics),
             self._memory_status(statistics),
             self._drops_status(statistics),
+            self._saving_status(statistics),
             *(self._model_status(name, model, statistics) for name, model in statistics.models.items()),
         ]
         self.publisher.publish(message)
@@ -80,9 +83,9 @@ class Diagnostics:
     # --- the statuses --------------------------------------------------------------------
 
     def _status(self, name: str, level: bytes, message: str, values: dict[str, Any]) -> DiagnosticStatus:
-        status = DiagnosticStatus(level=level, message=message, hardware_id="seg3d")
+        status = DiagnosticStatus(level=level, message=printable(message, 1000), hardware_id="seg3d")
         status.name = f"{self.node.get_fully_qualified_name()}: {name}"
-        status.values = [KeyValue(key=key, value=str(value)) for key, value in values.items()]
+        status.values = [KeyValue(key=printable(key), value=printable(str(value))) for key, value in values.items()]
         return status
 
     def _input_status(self, situation: explain.Situation) -> DiagnosticStatus:
@@ -116,7 +119,7 @@ class Diagnostics:
         since, said = self._said
         if now - since > (PATIENCE if kind != said else REPEAT) and (kind != said or not self.inputs.frames):
             self._said = (now, kind)
-            self.node.get_logger().warning(text)
+            self.node.get_logger().warning(printable(text, 2000))
 
     def _mapping_status(self, statistics: Any) -> DiagnosticStatus:
         values: dict[str, Any] = {"points": statistics.points, "instances": statistics.instances}
@@ -151,6 +154,23 @@ class Diagnostics:
         lost = {f"lost in transport {each.topic}": each.lost for each in self.inputs.inputs.values() if each.lost}
         drops = {**statistics.drops, **lost}
         return self._status("drops", OK, f"{sum(drops.values())} dropped or lost" if drops else "none", drops)
+
+    def _saving_status(self, statistics: Any) -> DiagnosticStatus:
+        """When the map was last saved, on request and by itself, and what went wrong with the newest try."""
+        values: dict[str, Any] = {}
+        for name, save in statistics.saves.items():
+            values[f"{name} saves"] = save.count
+            if save.count or save.fault:
+                values[f"{name} file"] = save.path
+            if save.at is not None:
+                values[f"{name} saved"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(save.at))
+                values[f"{name} took"] = f"{save.seconds:.2f} s"
+            if save.fault:
+                values[f"{name} failed"] = save.fault
+        faults = [save.fault for save in statistics.saves.values() if save.fault]
+        last = max((save.at for save in statistics.saves.values() if save.at is not None), default=None)
+        said = "not saved yet" if last is None else f"saved {max(0.0, time.time() - last):.0f} s ago"
+        return self._status("saving", WARN if faults else OK, faults[0] if faults else said, values)
 
     def _model_status(self, name: str, model: Any, statistics: Any) -> DiagnosticStatus:
         """One per model: whether it runs, how fast and how often, and what it was too slow for."""

@@ -13,12 +13,14 @@ from sensor_msgs.msg import PointCloud2
 from std_msgs.msg import ColorRGBA, Header
 from visualization_msgs.msg import Marker, MarkerArray
 
+from seg3d_core.errors import printable
 from seg3d_core.types import IdentityChange, Snapshot
 
 from . import backends, convert, qos
 
 KINDS = {"merged": InstanceChange.MERGED, "split": InstanceChange.SPLIT}
 LABEL_HEIGHT = 0.12  # m
+LONGEST_LABEL = 100  # characters; labels come from files and are shown in viewers and terminals
 THINNEST = 0.005  # m; RViz refuses boxes without thickness
 GOLDEN_RATIO = 0.618033988749895
 
@@ -35,7 +37,7 @@ def instance_messages(snapshot: Snapshot, ids: Any = None) -> list[Instance]:
     return [
         Instance(
             id=int(snapshot.instances.ids[row]),
-            label=snapshot.names[row] if row < len(snapshot.names) else "",
+            label=printable(snapshot.names[row], LONGEST_LABEL) if row < len(snapshot.names) else "",
             score=float(snapshot.instances.scores[row]),
             pose=Pose(
                 position=Point(**dict(zip("xyz", map(float, snapshot.centres[row]), strict=True))),

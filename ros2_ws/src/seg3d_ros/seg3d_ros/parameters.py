@@ -66,9 +66,19 @@ OWN = (
         60.0,
         live=True,
     ),
-    Own("maps_folder", "~/.ros/seg3d", "save_map and load_map stay inside this folder"),
-    Own("points_file", "", "a cloud (.ply, or .npz with xyz) to take as a fixed map; empty: the map grows from depth"),
-    Own("recording", "", "write a recording for the rerun viewer to this file; empty: none"),
+    Own(
+        "maps_folder",
+        "~/.ros/seg3d",
+        "save_map and load_map stay inside this folder; runtime.autosave_minutes writes autosave.seg3d there",
+        read_only=True,
+    ),
+    Own(
+        "points_file",
+        "",
+        "a cloud (.ply, or .npz with xyz) to take as a fixed map; empty: the map grows from depth",
+        read_only=True,
+    ),
+    Own("recording", "", "write a recording for the rerun viewer to this file; empty: none", read_only=True),
     Own(
         "cloud_points",
         1_000_000,
@@ -79,6 +89,14 @@ OWN = (
     ),
 )
 _OWN = {own.name: own for own in OWN}
+# Files and folders of the core: set at the start, by whoever starts the node, and never by a request.
+_PATHS = frozenset(
+    f"perception.{name}"
+    for name in ("model_dir", "box_segmenter_dir", "masks_dir", "cropformer_weights", "cropformer_config")
+) | {
+    "segdino3d.weights",
+    *(f"query.{name}" for name in ("open_clip_weights", "siglip_dir", "weights_dir", "vocabulary")),
+}
 
 
 class Parameters:
@@ -176,7 +194,8 @@ def _own_descriptor(own: Own) -> ParameterDescriptor:
 
 def _core_descriptor(name: str, field: Any) -> ParameterDescriptor:
     unit = (field.json_schema_extra or {}).get("unit", "")
-    out = ParameterDescriptor(description=f"{field.description}{f' [{unit}]' if unit else ''}")
+    text = f"{field.description}{f' [{unit}]' if unit else ''}"
+    out = ParameterDescriptor(description=text, read_only=name in _PATHS)
     if get_origin(field.annotation) is Literal:
         out.additional_constraints = f"one of {', '.join(map(str, get_args(field.annotation)))}"
     bounds = {key: getattr(m, key) for m in field.metadata for key in ("ge", "gt", "le", "lt") if hasattr(m, key)}

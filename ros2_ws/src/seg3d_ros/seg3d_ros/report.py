@@ -10,7 +10,14 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
+from seg3d_core.errors import printable
+
 INTERVAL = 10.0  # seconds between two lines of one reason
+
+
+def lines(text: str) -> str:
+    """A traceback as lines of their own, without what would steer a terminal; nothing where it is empty."""
+    return "".join("\n" + printable(line, 1000) for line in text.splitlines()[-100:])
 
 
 class Reporter:
@@ -24,17 +31,19 @@ class Reporter:
         self._since: dict[str, int] = {}
         self._lock = threading.Lock()
 
-    def drop(self, reason: str, text: str, n: int = 1) -> None:
-        """A frame or message that is not used, and why."""
+    def drop(self, reason: str, text: str, n: int = 1, trace: str = "") -> None:
+        """A frame or message that is not used, and why; `trace` is a traceback, which keeps its lines."""
         self.count_drop(reason, n)
+        text = printable(text) + lines(trace)
         self.last[reason] = text
         self._say(reason, n, lambda more: self.logger.warning(f"dropped ({reason}): {text}{more}"))
 
     def warn(self, reason: str, text: str) -> None:
-        self._say(reason, 1, lambda more: self.logger.warning(f"{text}{more}"))
+        self._say(reason, 1, lambda more: self.logger.warning(f"{printable(text)}{more}"))
 
     def event(self, level: str, text: str) -> None:
         """From the runtime, which limits its own rate."""
+        text = printable(text)
         # One call each: rclpy refuses a change of severity at one place.
         if level == "error":
             self.logger.error(text)
@@ -62,7 +71,7 @@ class Reporter:
                 function(*args)
             except Exception:
                 name = getattr(function, "__name__", "a callback")
-                self.drop("internal_error", f"{name} failed; this is a bug:\n{traceback.format_exc()}")
+                self.drop("internal_error", f"{name} failed; this is a bug:", trace=traceback.format_exc())
 
         return call
 
@@ -76,8 +85,9 @@ class LogBridge(logging.Handler):
         self.setFormatter(logging.Formatter("%(name)s: %(message)s"))
 
     def emit(self, record: logging.LogRecord) -> None:
+        # Of a record that brings a traceback the lines are ours; of any other they would be a foreign text's.
         text = self.format(record)
-
+        text = lines(text) if record.exc_info else printable(text, 2000)
         if record.levelno >= logging.ERROR:
             self.logger.error(text)
         elif record.levelno >= logging.WARNING:

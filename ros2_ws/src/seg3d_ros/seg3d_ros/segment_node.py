@@ -20,7 +20,7 @@ from seg3d_core.config import Config
 from seg3d_core.errors import Seg3DError
 from seg3d_core.runtime import LiveRuntime
 
-from . import backends, explain
+from . import backends, explain, paths
 from .diagnostics import Diagnostics
 from .inputs import Inputs
 from .outputs import Outputs
@@ -29,6 +29,7 @@ from .report import LogBridge, Reporter
 from .services import Services
 from .stopping import Stop
 
+STOPPING = 3.0  # seconds for what is under way at a stop
 THREADS = 4  # sensors, queries, other services, diagnostics: one callback group each
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 ERROR = TransitionCallbackReturn.ERROR
@@ -80,6 +81,7 @@ class SegmentNode(LifecycleNode):
                 observer=self.recording,
                 on_snapshot=self.outputs.offer,
                 on_event=self.report.event,
+                autosave=paths.confined(self.parameters["maps_folder"], paths.AUTOSAVE),
             )
             runtime.start()
         except Seg3DError as error:
@@ -138,7 +140,7 @@ class SegmentNode(LifecycleNode):
     def _give_back(self) -> None:
         runtime, self.runtime = self.runtime, None
         if runtime is not None:
-            runtime.stop()
+            runtime.stop(STOPPING)
             self._close_outputs()
         self.parameters.locked = False
 
@@ -198,7 +200,7 @@ def _spin(executor: MultiThreadedExecutor, node: SegmentNode) -> None:
     except ExternalShutdownException:
         raise
     except Exception:
-        node.report.drop("internal_error", f"the executor failed; this is a bug:\n{traceback.format_exc()}")
+        node.report.drop("internal_error", "the executor failed; this is a bug:", trace=traceback.format_exc())
 
 
 def _start(node: SegmentNode, stop: Stop) -> bool:

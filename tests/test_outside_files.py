@@ -11,7 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
@@ -21,6 +21,7 @@ from seg3d_core.errors import ConfigError, printable
 from seg3d_core.image_file import declared_size, decode_image
 
 
+@settings(deadline=None)
 @given(arrays.arrays(st.sampled_from(["f4", "i8", "u1", "?", "U3", "c8"]), arrays.array_shapes(min_dims=0, min_side=0)))
 def test_arrays_are_read_as_numpy_reads_them(tmp_path_factory, array):
     folder = tmp_path_factory.mktemp("arrays")

@@ -5,18 +5,19 @@ from __future__ import annotations
 import json
 import os
 import random
+import resource
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from seg3d_core.cli import results
+from seg3d_core.cli import main, results
 from seg3d_core.cli.query import load_snapshot
 
 SMALL = ("--set", "map.voxel_size=0.05", "--set", "re0.min_points=20", "--set", "query.encoder=none")
@@ -124,6 +125,35 @@ def test_what_an_earlier_run_left_beside_goes_and_what_others_put_there_stays(tw
             for file in source.iterdir():
                 (staging / file.name).write_bytes(file.read_bytes())
     assert {path.name for path in tmp_path.iterdir()} == NAMES | {"notes.txt"}
+
+
+def test_a_disk_that_fills_at_any_byte_ends_a_run_with_a_sentence(
+    two_results, box_room_folder, tmp_path, monkeypatch, capsys
+):
+    old, new, _ = two_results
+    for file in old.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+    largest = max(file.stat().st_size for file in new.iterdir())
+    for limit in np.random.default_rng(0).integers(100, largest // 2, 4).tolist():
+        monkeypatch.setattr(sys, "argv", ["seg3d", *command(box_room_folder, tmp_path)[3:]])
+        with no_file_larger_than(limit), pytest.raises(SystemExit) as ended:
+            main()
+        said = capsys.readouterr().err
+        assert ended.value.code == 2 and "no space left" in said and "Traceback" not in said, said
+        assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
+
+
+@contextmanager
+def no_file_larger_than(size: int):
+    """A disk that is nearly full, as far as this process can tell."""
+    limits, ignored = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, ignored)
 
 
 def started(scene: Path, out: Path) -> subprocess.Popen[str]:

@@ -282,42 +282,6 @@ def test_random_damage_is_an_error_or_harmless(path: Path, data: st.DataObject):
     assert outcome in ("same", "damaged", "not_a_map", "newer_version")
 
 
-KILLING = """
-import os, random, signal, sys, time
-import numpy as np
-from seg3d_core.archive import read_archive, write_archive
-
-path, choose = sys.argv[1], random.Random(0)
-
-def save(number):
-    write_archive(path, {"number": number}, {"x": np.full(300_000, float(number))}, {}, overwrite=True)
-
-save(-1)
-for life in range(25):
-    writer = os.fork()
-    if writer == 0:
-        number = 1000 * life
-        while True:
-            save(number)
-            number += 1
-    time.sleep(choose.uniform(0.001, 0.03))
-    os.kill(writer, signal.SIGKILL)
-    os.waitpid(writer, 0)
-    archive = read_archive(path)
-    assert (archive.arrays["x"] == archive.meta["number"]).all()
-print(archive.meta["number"])
-"""
-
-
-def test_killed_writer_leaves_the_old_map_whole(tmp_path: Path):
-    """Processes that save again and again are killed at 25 moments; what lies there is always one whole map."""
-    path = tmp_path / "room.seg3d"
-    done = subprocess.run([sys.executable, "-c", KILLING, str(path)], capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
-    assert int(done.stdout) > 0
-    assert any(tmp_path.glob("*.part")), "no writer was killed in the middle, so nothing was tested"
-
-
 def test_leftovers_of_killed_writers_are_removed_and_those_of_living_ones_stay(path: Path):
     names = ("old", "abandoned", "locked", "young")
     old, abandoned, locked, young = (path.with_name(f".{path.name}.{name}.part") for name in names)

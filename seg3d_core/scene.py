@@ -18,7 +18,7 @@ import numpy as np
 
 from .budgets import Holder, Shrinking, Use, megabytes, use_of
 from .config import Config, KeyframeConfig
-from .errors import FrameError, MapFileError
+from .errors import FrameError, MapFileError, printable
 from .geometry import checked_pose, rotation_angle
 from .lifting.keyframe_poses import KeyframePoses
 from .lifting.views import ImageStore
@@ -239,9 +239,10 @@ class Scene:
         except MapFileError:
             self.reset()
             raise
-        except (KeyError, ValueError, TypeError, IndexError) as error:
+        except (KeyError, ValueError, TypeError, IndexError, OverflowError) as error:
             self.reset()
-            raise MapFileError("damaged", f"the map's parts do not fit together: {error!r}") from None
+            reason = printable(repr(error), 200)
+            raise MapFileError("damaged", f"the map's parts do not fit together: {reason}") from None
 
     def _restore(self, meta: Mapping[str, Any], arrays: Mapping[str, Array], blobs: Mapping[str, bytes]) -> None:
         for room, part in self._rooms.items():

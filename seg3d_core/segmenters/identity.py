@@ -111,11 +111,15 @@ class IdentityTracker:
     def restore(self, state: Mapping[str, Array]) -> None:
         """From `state`. Raises MapFileError where the arrays do not belong together."""
         ids, indptr, point_ids = state["ids"], state["indptr"], state["point_ids"]
+        if any(array.dtype.kind not in "iu" or array.ndim != 1 for array in (ids, indptr, point_ids)):
+            raise MapFileError("damaged", "the last segmentation's instances are no lists of whole numbers")
         if len(indptr) != len(ids) + 1 or indptr[0] != 0 or indptr[-1] != len(point_ids) or (np.diff(indptr) < 0).any():
             raise MapFileError(
                 "damaged", "the last segmentation's instances do not have the sizes that the file states"
             )
-        self._previous = Instances(ids, np.ones(len(ids), np.float32), indptr, point_ids)
+        self._previous = Instances(
+            ids.astype(np.int32), np.ones(len(ids), np.float32), indptr.astype(np.int64), point_ids.astype(np.int64)
+        )
         self._cloud = None
         self._past.restore(state)
         most = max(int(ids.max(initial=0)), int(state.get("past_ids", ids).max(initial=0)))

@@ -108,9 +108,13 @@ class PastInstances:
         if "past_ids" not in state or float(state["past_cell"]) != self._cell:
             return
         ids, indptr, cells = state["past_ids"], state["past_indptr"], state["past_cells"]
+        if any(array.dtype.kind not in "iu" or array.ndim != 1 for array in (ids, indptr, cells)):
+            raise MapFileError("damaged", "the past instances are no lists of whole numbers")
         if len(indptr) != len(ids) + 1 or indptr[0] != 0 or indptr[-1] != len(cells) or (np.diff(indptr) < 0).any():
             raise MapFileError("damaged", "the past instances do not have the sizes that the file states")
-        self._places = Instances(ids.astype(np.int32), np.ones(len(ids), np.float32), indptr, cells)
+        self._places = Instances(
+            ids.astype(np.int32), np.ones(len(ids), np.float32), indptr.astype(np.int64), cells.astype(np.int64)
+        )
         self.make_room()
 
 

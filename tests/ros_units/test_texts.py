@@ -14,6 +14,7 @@ from seg3d_ros import diagnostics, outputs, parameters, paths, report, services
 from seg3d_core.errors import MapFileError, QueryError, printable
 from seg3d_core.types import Instances, Snapshot
 
+PARAMETERS = {"map_frame": "map", "runtime.max_waiting": 100, "runtime.query_deadline": 10.0}
 HOSTILE = "sofa\x1b[31m\n[ERROR] \u202eevil\ud800\0" + "x" * 5000
 
 
@@ -70,9 +71,9 @@ def test_whatever_is_asked_for_lies_in_the_folder_or_is_refused(home, names, abs
 )  # fmt: skip
 def test_each_way_out_has_its_code(node, home, asked, code):
     before = sorted(str(path) for path in home.parent.rglob("*"))
-    services.Services(node, {"map_frame": "map", "maps_folder": str(home)}, lambda: None)
+    services.Services(node, {**PARAMETERS, "maps_folder": str(home)}, lambda: None)
     node.services.clear()
-    services.Services(node, {"map_frame": "map", "maps_folder": str(home)}, lambda: SimpleNamespace())
+    services.Services(node, {**PARAMETERS, "maps_folder": str(home)}, lambda: SimpleNamespace())
     for name, kind in (("save_map", SaveMap), ("load_map", LoadMap)):
         # Not by the message's constructor: what the wire brings is not asked whether it is a text.
         response = node.services[f"~/{name}"][1](SimpleNamespace(path=asked, overwrite=True), kind.Response())
@@ -137,11 +138,11 @@ def test_diagnostics_are_clean(node):
 
 
 def test_refusals_are_clean(node, tmp_path):
-    def fail(*_):
+    def fail(*_, **_options):
         raise QueryError("too_long", HOSTILE)
 
     runtime = SimpleNamespace(snapshot=None, query=fail)
-    services.Services(node, {"map_frame": "map", "maps_folder": str(tmp_path)}, lambda: runtime)
+    services.Services(node, {**PARAMETERS, "maps_folder": str(tmp_path)}, lambda: runtime)
     kind, answer = node.services["~/query_text"]
     response = answer(kind.Request(text="x"), kind.Response())
     assert not response.success and response.message.isprintable() and len(response.message) <= 500

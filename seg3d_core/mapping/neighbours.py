@@ -50,7 +50,7 @@ def nearest_neighbours(xyz: Array, spacing: float | None = None, count: int = 8,
     where None. At equal distances the smaller row is nearer. The same cloud gives the same graph.
     Raises Seg3DError for NaN, for a spacing that is not above 0, and for a cloud too wide for it.
     """
-    xyz = _checked_positions(xyz)
+    xyz = checked_positions(xyz)
     if not 1 <= count <= MOST_NEIGHBOURS:
         raise Seg3DError(f"count = {count} neighbours: choose 1 to {MOST_NEIGHBOURS}")
     if len(xyz) < 2:
@@ -64,7 +64,8 @@ def nearest_neighbours(xyz: Array, spacing: float | None = None, count: int = 8,
     edge = 1.0001 * radius
     order, keys, strides = _sort_by_cell(xyz, low, edge)
     nearest = np.full((len(xyz), count), -1, np.int32)
-    _search(xyz[order], order, keys, strides, low, edge, np.float32(radius * radius), nearest)
+    wanted = np.ones(len(xyz), np.bool_)
+    search(xyz[order], order, keys, strides, low, edge, np.float32(radius * radius), wanted, nearest)
     return _symmetric(nearest, order)
 
 
@@ -92,7 +93,7 @@ def usual_spacing(xyz: Array) -> float:
 
     Points in one place count as one. Raises Seg3DError where all are in one place.
     """
-    xyz = _checked_positions(xyz)
+    xyz = checked_positions(xyz)
     step = max(len(xyz) // SPACING_SAMPLE, 1)
     squared = _nearest_squared(np.ascontiguousarray(xyz.T), np.arange(0, len(xyz), step))
     squared = squared[squared < _FAR]
@@ -101,7 +102,7 @@ def usual_spacing(xyz: Array) -> float:
     return float(np.sqrt(np.median(squared)))
 
 
-def _checked_positions(xyz: Array) -> Array:
+def checked_positions(xyz: Array) -> Array:
     xyz = np.require(xyz, np.float32, ["C", "A", "W"])
     if xyz.ndim != 2 or xyz.shape[1] != 3:
         raise Seg3DError(f"positions of shape {xyz.shape}: expected (N, 3) in metres")
@@ -120,13 +121,13 @@ def _sort_by_cell(xyz: Array, low: Array, edge: float) -> tuple[Array, Array, Ar
         )
     # Room of one cell around, so that no neighbour of a border cell wraps into another row of cells.
     strides = np.array([(sides[1] + 2) * (sides[2] + 2), sides[2] + 2, 1], np.int64)
-    keys = _cell_keys(xyz, low, edge, strides)
+    keys = cell_keys(xyz, low, edge, strides)
     order = np.argsort(keys, kind="stable").astype(np.int32)
     return order, keys[order], strides
 
 
 @njit(cache=True, nogil=True)
-def _cell_keys(xyz, low, edge, strides):
+def cell_keys(xyz, low, edge, strides):
     keys = np.empty(len(xyz), np.int64)
     for i in range(len(xyz)):
         key = np.int64(0)
@@ -154,33 +155,27 @@ def _nearest_squared(columns, sample):
 
 
 @njit(cache=True, nogil=True)
-def _search(xyz, order, keys, strides, low, edge, limit, nearest):
-    """Fills `nearest` int32 (N, count) with the places within reach, nearest first, -1 where there are fewer.
+def search(xyz, order, keys, strides, low, edge, limit, wanted, nearest):
+    """Fills `nearest` int32 (W, count), which is -1, with the places within reach, nearest first, of what is `wanted`.
 
+    The W wanted places, bool (N,), have their rows in order.
     xyz (N, 3) and `order` (the rows) are sorted by `keys`; a place is an index into them; `limit` is the reach squared.
     The nine runs of cells around a cell are followed by cursors. The cell's own column is searched first, since
     what is found there shortens the search in the others.
     """
-    n, count = nearest.shape
-    cursors, ends = np.zeros(9, np.int64), np.empty(9, np.int64)
+    n, count = len(keys), nearest.shape[1]
+    cursors, ends = np.zeros(9, np.int64), np.zeros(9, np.int64)
     squared, places = np.empty(count, np.float32), np.empty(count, np.int32)
-    first = 0
+    first = row = 0
     while first < n:
-        key = keys[first]
-        last = first + 1
-        while last < n and keys[last] == key:
-            last += 1
-        for run in range(9):
-            middle = key + (run // 3 - 1) * strides[0] + (run % 3 - 1) * strides[1]
-            place = cursors[run]
-            while place < n and keys[place] < middle - 1:
-                place += 1
-            cursors[run] = place
-            place = max(place, ends[run]) if first else place
-            while place < n and keys[place] <= middle + 1:
-                place += 1
-            ends[run] = place
+        last, is_wanted = cell_end(keys, first, wanted)
+        if not is_wanted:
+            first = last
+            continue
+        follow(keys, keys[first], strides, cursors, ends)
         for i in range(first, last):
+            if not wanted[i]:
+                continue
             worst = limit
             found = _scan(xyz, order, i, cursors[4], ends[4], worst, squared, places, 0)
             across, along = _place_in_cell(xyz[i, 0] - low[0], edge), _place_in_cell(xyz[i, 1] - low[1], edge)
@@ -194,13 +189,40 @@ def _search(xyz, order, keys, strides, low, edge, limit, nearest):
                 if (gap_x * gap_x + gap_y * gap_y) * 0.999 <= worst:
                     found = _scan(xyz, order, i, cursors[run], ends[run], worst, squared, places, found)
             for k in range(found):
-                nearest[i, k] = places[k]
+                nearest[row, k] = places[k]
+            row += 1
         first = last
 
 
 @njit(cache=True, nogil=True)
+def cell_end(keys, first, wanted):
+    """Where the cell of place `first` ends, and whether any of its points is wanted."""
+    last, found = first, False
+    while last < len(keys) and keys[last] == keys[first]:
+        found |= wanted[last]
+        last += 1
+    return last, found
+
+
+@njit(cache=True, nogil=True)
+def follow(keys, key, strides, cursors, ends):
+    """Moves the nine runs of cells on to those around the cell `key`."""
+    n = len(keys)
+    for run in range(9):
+        middle = key + (run // 3 - 1) * strides[0] + (run % 3 - 1) * strides[1]
+        place = cursors[run]
+        while place < n and keys[place] < middle - 1:
+            place += 1
+        cursors[run] = place
+        place = max(place, ends[run])
+        while place < n and keys[place] <= middle + 1:
+            place += 1
+        ends[run] = place
+
+
+@njit(cache=True, nogil=True)
 def _place_in_cell(offset, edge):
-    """How far from the low side of its cell, which is found as `_cell_keys` finds it."""
+    """How far from the low side of its cell, which is found as `cell_keys` finds it."""
     return offset - np.int64(offset / edge) * edge
 
 
@@ -278,11 +300,11 @@ def _fill_edges(nearest, order, one_way, indptr, indices):
                 indices[filled[j]] = order[i]
                 filled[j] += 1
     for i in range(len(nearest)):
-        _sort_short(indices, indptr[i], indptr[i + 1])
+        sort_short(indices, indptr[i], indptr[i + 1])
 
 
 @njit(cache=True, nogil=True)
-def _sort_short(values, start, end):
+def sort_short(values, start, end):
     """Insertion sort of a few values in place."""
     for i in range(start + 1, end):
         value = values[i]
@@ -344,4 +366,4 @@ def _fill_voxel_neighbours(blocks, count, numbers, indptr, indices):
                     if padded[k] >= 0 and k != place:
                         indices[filled] = padded[k]
                         filled += 1
-            _sort_short(indices, start, filled)
+            sort_short(indices, start, filled)

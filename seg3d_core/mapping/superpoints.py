@@ -124,7 +124,7 @@ def _arrays(cloud: Cloud) -> tuple[Array, Array, Array]:
     return xyz, normals, rgb
 
 
-@njit(cache=True, nogil=True)
+@njit(inline="always")
 def fold_between(xyz, normals, p, q):
     """(n_p . n_q, v . n_p, v . n_q), float32, v the unit vector from p to q; (2, 0, 0) where that is unknown.
 
@@ -142,7 +142,7 @@ def fold_between(xyz, normals, p, q):
     return min(ax * bx + ay * by + az * bz, one), up_p, up_q
 
 
-@njit(cache=True, nogil=True)
+@njit(inline="always")
 def _colour_distance(rgb, p, q):
     """Squared, float32."""
     r = np.float32(rgb[p, 0]) - np.float32(rgb[q, 0])

@@ -17,6 +17,11 @@ from ..types import Array
 
 # A keyframe is redundant when this share of its points is in two or more others.
 REDUNDANT = 0.9
+# A keyframe is spent when half of its points are in enough others, and nearly all in a few: the rest are fewer than
+# the points of a thing.
+SPENT, FEW, NEARLY_ALL = 0.5, 3, 0.995
+# So many are looked at with each keyframe that comes.
+LOOKED_AT = 2
 NO_LIMIT = 1 << 62
 
 
@@ -46,10 +51,14 @@ class KeyframeLog:
     those of the largest such share: one, or 5 % of what is allowed at once, for the search looks at all points. Points
     that leave the map leave the log too, so that keyframes of what was evicted become empty, and go. The newest
     keyframe always stays.
+    Where `enough` is given, a keyframe goes when half of its points are in so many others and nearly all of them in
+    at least three: evidence beyond that counts little, and the log grows with the map and not with time. With each
+    keyframe that comes two others are looked at, in turn, from the oldest to the newest.
     """
 
-    def __init__(self, capacity: int, budget_bytes: int = NO_LIMIT):
+    def __init__(self, capacity: int, budget_bytes: int = NO_LIMIT, enough: int | None = None):
         self.capacity = capacity
+        self.enough = enough
         self.budget_bytes = budget_bytes
         self.reset()
 
@@ -57,6 +66,7 @@ class KeyframeLog:
         self._keyframes: list[LoggedKeyframe] = []
         self._cover = np.zeros(0, np.int32)
         self._bytes = 0
+        self._next_look = 0
         self.evicted = 0
         """Keyframes that left for capacity or budget."""
 
@@ -80,6 +90,7 @@ class KeyframeLog:
             tuple(int(count) for count in mask_counts),
         )
         self._add(keyframe)
+        self._drop_spent()
         self.make_room()
 
     def _add(self, keyframe: LoggedKeyframe) -> None:
@@ -89,6 +100,22 @@ class KeyframeLog:
         self._cover[keyframe.rows] += 1
         self._keyframes.append(keyframe)
         self._bytes += keyframe.memory_bytes
+
+    def _drop_spent(self) -> None:
+        if self.enough is None:
+            return
+        for _ in range(min(LOOKED_AT, len(self) - 1)):
+            # The newest is not looked at: it was just added because it shows something new.
+            place = self._next_look % (len(self) - 1)
+            keyframe = self._keyframes[place]
+            often, again = (_share_covered(self._cover, keyframe.rows, least + 1) for least in (self.enough, FEW))
+            if often >= SPENT and again >= NEARLY_ALL:
+                self._cover[keyframe.rows] -= 1
+                self._bytes -= keyframe.memory_bytes
+                del self._keyframes[place]
+                self._next_look = place
+            else:
+                self._next_look = place + 1
 
     def make_room(self) -> None:
         """Drops keyframes until capacity and budget are kept, and some room is left."""
@@ -122,9 +149,9 @@ class KeyframeLog:
 
     def remap(self, new_rows: Array) -> None:
         """Row r is now `new_rows[r]`, or gone where that is -1. Arrays handed out before stay as they are."""
-        old, evicted = self._keyframes, self.evicted
+        old, evicted, next_look = self._keyframes, self.evicted, self._next_look
         self.reset()
-        self.evicted = evicted
+        self.evicted, self._next_look = evicted, next_look
         old.reverse()
         while old:
             keyframe = old.pop()

@@ -65,4 +65,6 @@ def _mark(owners: Array, pixels: Array, boxes: Array, cells: Array) -> None:
         right = min(max(int((u + reach) / width * CELLS), 0), CELLS - 1)
         top = min(max(int((v - reach) / height * CELLS), 0), CELLS - 1)
         bottom = min(max(int((v + reach) / height * CELLS), 0), CELLS - 1)
-        cells[k, top : bottom + 1, left : right + 1] = True
+        for row in range(top, bottom + 1):
+            for column in range(left, right + 1):
+                cells[k, row, column] = True

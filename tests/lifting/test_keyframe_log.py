@@ -150,3 +150,37 @@ def test_contingency_counts_labels_by_mask() -> None:
     assert present.tolist() == sorted(set(labels.tolist()) - {0})
     for label, row in zip(present, counts, strict=True):
         assert row.tolist() == [int(((labels == label) & (masks == m)).sum()) for m in range(5)]
+
+
+def test_a_keyframe_that_adds_nothing_goes_the_oldest_first_and_no_point_is_lost() -> None:
+    """Three places that are seen again and again, of which one has a corner that is seen from there alone."""
+    log = KeyframeLog(1000, enough=4)
+    places = [np.arange(0, 300), np.arange(100, 400), np.arange(0, 400)]
+    for number in range(60):
+        rows = places[number % 3] if number != 7 else np.append(places[1], np.arange(400, 450))
+        log.append(number, rows, np.zeros((1, len(rows))), np.zeros((len(rows), 2)), [1])
+    numbers = [k.number for k in log]
+    assert len(log) < 12 and numbers == sorted(numbers) and numbers[-1] == 59
+    assert 7 in numbers, "nobody else sees its corner"
+    cover = np.bincount(np.concatenate([k.rows for k in log]), minlength=450)
+    assert (cover[:400] >= 3).all() and (cover[400:] == 1).all()
+
+
+def test_without_a_number_that_is_enough_nothing_goes() -> None:
+    log = KeyframeLog(1000)
+    for number in range(60):
+        log.append(number, np.arange(5), np.zeros((1, 5)), np.zeros((5, 2)), [1])
+    assert len(log) == 60
+
+
+def test_a_restored_log_goes_on_dropping_what_adds_nothing_alike() -> None:
+    logs = [KeyframeLog(1000, enough=3) for _ in range(2)]
+    for number in range(40):
+        rows = np.arange(number % 7, number % 7 + 20)
+        for log in logs:
+            log.append(number, rows, np.zeros((1, 20)), np.zeros((20, 2)), [1])
+        if number == 20:
+            logs[1] = KeyframeLog(1000, enough=3)
+            logs[1].restore(logs[0].state())
+    assert [k.number for k in logs[0]] == [k.number for k in logs[1]]
+    assert len(logs[0]) < 40

@@ -147,6 +147,7 @@ DEGRADE ?= ../shared/tools/degrade_masks.py
 benchmarks: install
 	$(BIN)/python benchmarks/mapping.py
 	$(BIN)/python benchmarks/pipeline.py
+	$(BIN)/python benchmarks/snapshot.py
 	$(BIN)/python benchmarks/masks2d.py --scenes $(SCENES)
 	$(BIN)/python benchmarks/house.py --scenes $(SCENES) --masks gt --masks geometric
 	$(BIN)/python benchmarks/re0.py --scenes $(SCENES) --masks $(MASKS) --degrade $(DEGRADE) --fresh geometric --together "mobilesam+geometric, fresh"

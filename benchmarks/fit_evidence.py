@@ -30,7 +30,7 @@ from seg3d_core.lifting.keyframe_log import KeyframeLog
 from seg3d_core.mapping.fixed_map import FixedMap
 from seg3d_core.mapping.points_file import read_points
 from seg3d_core.perception.label_files import LabelFiles
-from seg3d_core.segmenters.re0.evidence import FEATURES, all_features
+from seg3d_core.segmenters.re0.evidence import FEATURES
 from seg3d_core.segmenters.re0.joining import candidates
 from seg3d_core.segmenters.re0.mask_table import mask_table, near_pairs
 from seg3d_core.segmenters.re0.regions import Regions, regions_of, regrouped
@@ -99,11 +99,7 @@ def stage_samples(
     by_row[rows] = regions.of_point
     table = mask_table(keyframes, by_row, len(regions))
     near = near_pairs(table, regions.low, regions.high, SAMPLED_NEAR)
-    first, second, contact = candidates(regions, near)
-    features = all_features(
-        first, second, contact, table.columns, table.counts, table.starts[:-1], table.starts[1:], table.pictures,
-        table.sizes, regions.sizes, regions.sums, regions.low, regions.high,
-    )  # fmt: skip
+    first, second, _, features = candidates(regions, table, near)
     counts = majority(regions.of_point, truth, len(regions))
     thing, purity = counts.argmax(axis=1), counts.max(axis=1) / counts.sum(axis=1)
     counted = ~((thing[first] == 0) & (thing[second] == 0)) if has_stuff else np.ones(len(first), bool)

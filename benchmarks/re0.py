@@ -1,7 +1,8 @@
 """RE0's readings and what each part of ours is worth: variants against sources of 2D masks.
 
     python benchmarks/re0.py --scenes DIR --masks DIR [--masks DIR] [--degrade degrade_masks.py [--seed 7]]
-        [--fresh geometric] [--together NAME+NAME] [--every 2] [--own-map] [--json FILE] [--out FILE]
+        [--fresh geometric] [--together NAME+NAME] [--every 2] [--own-map] [--snapshot-every N] [--json FILE]
+        [--out FILE]
 
 Scenes are in ScanNet's exported layout with `points.npz` (`xyz`, `rgb`, `normal`, `instance`) and `instances.json`.
 `--masks` holds `<scene>/<name>/<frame>.png`; every name that all scenes have is a source. `--degrade` makes the
@@ -23,7 +24,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -66,7 +67,7 @@ class Variant:
     name: str
     profile: str = "paper-re0"
     changes: dict[str, object] = field(default_factory=dict)
-    reading: StreamingReading | None = None
+    reading: Callable[[], StreamingReading] | None = None
     equal_scores: bool = False
 
 
@@ -76,10 +77,10 @@ VARIANTS = (
     Variant("paper, unlabelled points counted", changes={"re0.count_unlabelled": True, "re0.min_labelled": 0.0}),
     Variant("paper without the merge", changes={"re0.merge": False}),
     Variant("paper"),
-    Variant(f"{OURS}: joined superpoints, no votes", "", reading=StreamingReading(outline_rounds=0)),
-    Variant(f"{OURS}: masks never taken for exact", "", reading=StreamingReading(exact_times=1.0)),
-    Variant(f"{OURS}: no geometry in the evidence", "", reading=StreamingReading(without(*GEOMETRY))),
-    Variant(f"{OURS}: no colour in the evidence", "", reading=StreamingReading(without(*COLOURS))),
+    Variant(f"{OURS}: joined superpoints, no votes", "", reading=lambda: StreamingReading(outline_rounds=0)),
+    Variant(f"{OURS}: masks never taken for exact", "", reading=lambda: StreamingReading(exact_times=1.0)),
+    Variant(f"{OURS}: no geometry in the evidence", "", reading=lambda: StreamingReading(without(*GEOMETRY))),
+    Variant(f"{OURS}: no colour in the evidence", "", reading=lambda: StreamingReading(without(*COLOURS))),
     Variant(f"{OURS}, all scores 1", "", equal_scores=True),
     Variant(OURS, ""),
 )
@@ -123,12 +124,18 @@ def scene_of(variant: Variant, points: Path | None) -> Scene:
     scene = build_scene(config, points)
     if variant.reading is not None:
         assert isinstance(scene.segmenter, Re0Segmenter)
-        scene.segmenter.reading = variant.reading
+        scene.segmenter.reading = variant.reading()
     return scene
 
 
 def run(
-    variant: Variant, folder: Path, frames: list[Frame], masks: list[Masks2D | None], own_map: bool, cost: Cost
+    variant: Variant,
+    folder: Path,
+    frames: list[Frame],
+    masks: list[Masks2D | None],
+    own_map: bool,
+    snapshot_every: int,
+    cost: Cost,
 ) -> tuple[Scene, Instances]:
     """Streams the frames; those with masks are the keyframes."""
     scene = scene_of(variant, None if own_map else folder / "points.npz")
@@ -141,6 +148,8 @@ def run(
             with stopwatch(cost, "observe"):
                 scene.add_observation(frame, visible, found)
             cost.keyframes += 1
+            if snapshot_every and scene.keyframes % snapshot_every == 0:
+                scene.segment()
     scene.segment()
     with stopwatch(cost, "snapshot"):
         snapshot = scene.segment()
@@ -158,10 +167,13 @@ def evaluation_of(folder: Path, scene: Scene, instances: Instances, equal_scores
     return SceneEvaluation.from_partition(truth, partition, scores)
 
 
-def measure(variant: Variant, source: str, scenes: list[Path], loaded: Loaded, own_map: bool) -> Cell:
+def measure(
+    variant: Variant, source: str, scenes: list[Path], loaded: Loaded, own_map: bool, snapshot_every: int
+) -> Cell:
     evaluations, count, cost = [], 0, Cost()
     for folder in scenes:
-        scene, instances = run(variant, folder, loaded.frames[folder], loaded.masks[source][folder], own_map, cost)
+        frames, masks = loaded.frames[folder], loaded.masks[source][folder]
+        scene, instances = run(variant, folder, frames, masks, own_map, snapshot_every, cost)
         evaluations.append(evaluation_of(folder, scene, instances, variant.equal_scores))
         count += len(instances)
     found = average_precision(evaluations, [AGNOSTIC], agnostic=True)
@@ -250,6 +262,8 @@ def table(cells: list[Cell], sources: list[str]) -> str:
 def report(cells: list[Cell], sources: list[str], args: argparse.Namespace, scenes: list[Path]) -> str:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     where = "our own map, transferred within two voxels" if args.own_map else "the scenes' own points"
+    if args.snapshot_every:
+        where += f"; a snapshot every {args.snapshot_every} keyframes, of which the last one counts"
     return f"""# RE0: its readings, and what each part of ours is worth
 
 {datetime.date.today().isoformat()}, {machine()}, commit {commit()}; written by `benchmarks/re0.py`.
@@ -292,6 +306,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_inputs(parser)
     parser.add_argument("--own-map", action="store_true", help="fuse all frames into our own map")
+    parser.add_argument("--snapshot-every", type=int, default=0, metavar="N", help="keyframes, as in live runs")
     parser.add_argument("--variant", action="append", default=[], help="only these (all by default)")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--out", type=Path, default=RESULTS / "re0.md")
@@ -304,7 +319,7 @@ def main() -> None:
         if args.variant and variant.name not in args.variant:
             continue
         for source in sources:
-            cell = measure(variant, source, scenes, loaded, args.own_map)
+            cell = measure(variant, source, scenes, loaded, args.own_map, args.snapshot_every)
             cells.append(cell)
             print(f"{cell.variant} | {source} | {100 * cell.ap:.1f} / {100 * cell.ap50:.1f} / {100 * cell.ap25:.1f}"
                   f" | {cell.project_ms:.1f} {cell.observe_ms:.2f} {cell.snapshot_ms:.0f} ms", flush=True)  # fmt: skip

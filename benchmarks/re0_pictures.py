@@ -86,7 +86,8 @@ class Compared:
 
 
 def compare(variant: re0.Variant, source: str, folder: Path, loaded: re0.Loaded) -> Compared:
-    scene, instances = re0.run(variant, folder, loaded.frames[folder], loaded.masks[source][folder], False, re0.Cost())
+    frames, masks = loaded.frames[folder], loaded.masks[source][folder]
+    scene, instances = re0.run(variant, folder, frames, masks, False, 0, re0.Cost())
     found = instances.exclusive(scene.snapshot.cloud.ids)
     evaluation = re0.evaluation_of(folder, scene, instances, False)
     return compared_with(truth_of(folder)[1], scene.snapshot, found, len(instances), evaluation)

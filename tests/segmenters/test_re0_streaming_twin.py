@@ -259,14 +259,13 @@ class Twin:
         return out
 
     def fit(self, things: list[int]) -> float:
-        total = weight = 0.0
+        iou, roots = [], []
         for picture, sizes in zip(self.pictures, self.mask_sizes, strict=True):
             fits = self.fits(picture, things)
             large = [m for m in sorted(fits) if m and sizes[m] >= streaming.MIN_MASK_POINTS]
-            roots = np.sqrt(np.array([sizes[m] for m in large], float))
-            total += float(np.array([fits[m][1] for m in large], F) @ roots)
-            weight += float(roots.sum())
-        return total / weight if weight else 0.0
+            iou += [fits[m][1] for m in large]
+            roots += [math.sqrt(sizes[m]) for m in large]
+        return float(np.array(iou, F) @ np.array(roots)) / float(np.array(roots).sum()) if iou else 0.0
 
     def votes(self, things: list[int], inertia: float, background: float) -> list[list[list]]:
         """Of each point: slots of [thing, weight], -1 = empty; the last one is for what it is part of already."""

@@ -48,6 +48,16 @@ class Reading(Protocol):
         """Labels that a point has room for."""
         ...
 
+    @property
+    def enough_pictures(self) -> int | None:
+        """Keyframes that show a point beyond so many add nothing; None = all count."""
+        ...
+
+    @property
+    def memory_bytes(self) -> int:
+        """Of what snapshots have left behind."""
+        ...
+
     def observe(self, votes: MaskVotes, rows: Array, masks: Array, mask_count: int, next_label: int) -> int:
         """Names the masks of a label image, writes the names into `votes`, and gives the next free label.
 
@@ -55,6 +65,10 @@ class Reading(Protocol):
         0 = none. Labels are `FIRST_LABEL` and above; `next_label` and those after
         it are free.
         """
+        ...
+
+    def reset(self) -> None:
+        """Forgets what snapshots have left behind."""
         ...
 
     def instances(self, state: StateCopy) -> Array:

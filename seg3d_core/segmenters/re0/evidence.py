@@ -68,7 +68,7 @@ def fitted_weights() -> Weights:
     return Weights(np.array([found["weights"][name] for name in FEATURES], np.float64), float(found["constant"]))
 
 
-@njit(cache=True, nogil=True)
+@njit(inline="always")
 def part_seen(visible, size):
     """What a picture that shows `visible` of a region's `size` points counts, 0 to 1."""
     if visible < 2:
@@ -76,52 +76,80 @@ def part_seen(visible, size):
     return visible / (visible + HALF_SEEN) * np.sqrt(min(1.0, 2 * visible / size))
 
 
+class Spread(NamedTuple):
+    """What pictures show of one region, for look-ups; zeros between uses.
+
+    on_mask float32 (masks + 1 of all pictures,): its points on each column; visible, on_none and part float64
+    (pictures,): its points in each picture, those on no mask, and `part_seen`.
+    """
+
+    on_mask: Array
+    visible: Array
+    on_none: Array
+    part: Array
+
+
 @njit(cache=True, nogil=True)
-def mask_evidence(columns, counts, i, i_end, size_i, j, j_end, size_j, pictures, mask_sizes):
+def empty_spread(pictures):
+    count = pictures[-1] + 1 if len(pictures) > 0 else 0
+    return Spread(np.zeros(len(pictures), np.float32), np.zeros(count), np.zeros(count), np.zeros(count))
+
+
+@njit(inline="always")
+def spread_region(spread, columns, counts, start, end, size, pictures, mask_sizes):
+    """Writes a region of `size` points, whose entries are `columns[start:end]`, into an empty spread."""
+    e = start
+    while e < end:
+        picture = pictures[columns[e]]
+        following, visible, bare = _in_picture(columns, counts, e, end, pictures, mask_sizes)
+        spread.visible[picture], spread.on_none[picture] = visible, bare
+        spread.part[picture] = part_seen(visible, size)
+        for k in range(e, following):
+            spread.on_mask[columns[k]] = counts[k]
+        e = following
+
+
+@njit(inline="always")
+def clear_region(spread, columns, start, end, pictures):
+    """Makes the spread of such entries empty again."""
+    for e in range(start, end):
+        spread.on_mask[columns[e]] = 0
+        spread.part[pictures[columns[e]]] = 0
+
+
+@njit(inline="always")
+def mask_evidence(spread, columns, counts, j, j_end, size_j, pictures, mask_sizes):
     """(together, apart, one on none, seen, own) over the pictures that show two regions, in pictures.
 
-    The regions' entries are `columns[i:i_end]` and `columns[j:j_end]`. In a picture, `together` is the chance that a
-    point of each lie on one mask, `apart` that they lie on two, `one on none` that just one of them is on a mask;
-    `own` is `together` times the share of that mask that the two regions fill.
+    One region lies in `spread`, the other's entries are `columns[j:j_end]`. In a picture, `together` is the chance
+    that a point of each lie on one mask, `apart` that they lie on two, `one on none` that just one of them is on a
+    mask; `own` is `together` times the share of that mask that the two regions fill.
     """
     together, apart, one_on_none, seen, own = 0.0, 0.0, 0.0, 0.0, 0.0
-    while i < i_end and j < j_end:
-        picture, other = pictures[columns[i]], pictures[columns[j]]
-        if picture < other:
-            i += 1
-            continue
-        if other < picture:
-            j += 1
-            continue
-        next_i, visible_i, bare_i = _in_picture(columns, counts, i, i_end, pictures, mask_sizes)
+    while j < j_end:
+        picture = pictures[columns[j]]
         next_j, visible_j, bare_j = _in_picture(columns, counts, j, j_end, pictures, mask_sizes)
-        weight = min(part_seen(visible_i, size_i), part_seen(visible_j, size_j))
+        weight = min(spread.part[picture], part_seen(visible_j, size_j))
         if weight > 0:
+            visible_i = spread.visible[picture]
             same, filled = 0.0, 0.0
-            while i < next_i and j < next_j:
-                if columns[i] < columns[j]:
-                    i += 1
-                elif columns[j] < columns[i]:
-                    j += 1
-                else:
-                    size = mask_sizes[columns[i]]
-                    if size > 0:
-                        chance = counts[i] * counts[j] / (visible_i * visible_j)
-                        same += chance
-                        filled += chance * (counts[i] + counts[j]) / size
-                    i += 1
-                    j += 1
-            on_i, on_j = 1 - bare_i / visible_i, 1 - bare_j / visible_j
+            for e in range(j, next_j):
+                count_i, size = spread.on_mask[columns[e]], mask_sizes[columns[e]]
+                if count_i > 0 and size > 0:
+                    chance = count_i * counts[e] / (visible_i * visible_j)
+                    same += chance
+                    filled += chance * (count_i + counts[e]) / size
+            on_i, on_j = 1 - spread.on_none[picture] / visible_i, 1 - bare_j / visible_j
             seen += weight
             together += weight * same
             apart += weight * (on_i * on_j - same)
             one_on_none += weight * (on_i * (1 - on_j) + on_j * (1 - on_i))
             own += weight * filled
-        i, j = next_i, next_j
+        j = next_j
     return together, max(apart, 0.0), one_on_none, seen, own
 
 
-@njit(cache=True, nogil=True)
+@njit(inline="always")
 def _in_picture(columns, counts, i, end, pictures, mask_sizes):
     """Where the entries of a picture end, how many points they are, and how many of them are on no mask."""
     picture, visible, bare = pictures[columns[i]], 0.0, 0.0
@@ -133,7 +161,7 @@ def _in_picture(columns, counts, i, end, pictures, mask_sizes):
     return i, visible, bare
 
 
-@njit(cache=True, nogil=True)
+@njit(inline="always")
 def write_features(out, a, b, evidence, contact, sizes, sums, low, high):
     """The `FEATURES` of regions a and b into `out` (17,). `evidence` as from `mask_evidence`; contact (4,)."""
     together, apart, one_on_none, seen, own = evidence
@@ -166,10 +194,14 @@ def write_features(out, a, b, evidence, contact, sizes, sums, low, high):
 def all_features(first, second, contact, columns, counts, starts, ends, pictures, mask_sizes, sizes, sums, low, high):
     """`FEATURES` of pairs of regions, float64 (E, 17)."""
     out = np.empty((len(first), 17))
+    spread = empty_spread(pictures)
     for e in range(len(first)):
         a, b = first[e], second[e]
-        evidence = mask_evidence(
-            columns, counts, starts[a], ends[a], sizes[a], starts[b], ends[b], sizes[b], pictures, mask_sizes
-        )
+        if e == 0 or a != first[e - 1]:
+            if e > 0:
+                before = first[e - 1]
+                clear_region(spread, columns, starts[before], ends[before], pictures)
+            spread_region(spread, columns, counts, starts[a], ends[a], sizes[a], pictures, mask_sizes)
+        evidence = mask_evidence(spread, columns, counts, starts[b], ends[b], sizes[b], pictures, mask_sizes)
         write_features(out[e], a, b, evidence, contact[e], sizes, sums, low, high)
     return out

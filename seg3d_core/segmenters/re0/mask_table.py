@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numba import njit
@@ -73,6 +74,22 @@ def mask_table(keyframes: Sequence[LoggedKeyframe], by_row: Array, segment_count
     )
 
 
+class Fits(NamedTuple):
+    """Of each of C columns of a table: the thing int32 (C,) of highest IoU with the mask, ties to the smaller, -1 = a
+    mask without points or the points on no mask; and that IoU float32 (C,), over the picture's visible points."""
+
+    thing: Array
+    iou: Array
+
+
+def fits_of(table: MaskTable, thing_of_segment: Array) -> Fits:
+    """How well masks fit things that are made of whole segments; thing_of_segment int32 (S,) from 0 on."""
+    by_thing = np.argsort(thing_of_segment, kind="stable")
+    return Fits(
+        *_fits(thing_of_segment, by_thing, table.starts, table.columns, table.counts, table.pictures, table.sizes)
+    )
+
+
 def near_pairs(table: MaskTable, low: Array, high: Array, gap: float) -> tuple[Array, Array]:
     """Pairs a < b of segments that a mask holds most of, and whose boxes are less than `gap` metres apart.
 
@@ -88,14 +105,51 @@ def near_pairs(table: MaskTable, low: Array, high: Array, gap: float) -> tuple[A
     share = table.counts / np.repeat(seen, np.diff(np.append(first_of_picture, len(owner))))
     held = (share > 0.5) & (table.sizes[table.columns] > 0) & (table.counts >= MIN_HELD)
     column, segment = table.columns[held], owner[held]
-    order = np.argsort(column, kind="stable")
+    # Along x, so that a search can end early.
+    rank = np.empty(segment_count, np.int64)
+    rank[np.argsort(low[:, 0], kind="stable")] = np.arange(segment_count)
+    order = np.argsort(column * np.int64(segment_count) + rank[segment])
     keys = np.unique(_near_keys(column[order], segment[order], low, high, gap * gap))
     return keys // max(segment_count, 1), keys % max(segment_count, 1)
 
 
 @njit(cache=True, nogil=True)
+def _fits(thing_of_segment, by_thing, starts, columns, counts, pictures, sizes):
+    best, fit = np.full(len(sizes), -1, np.int32), np.zeros(len(sizes), np.float32)
+    common, visible = np.zeros(len(sizes)), np.zeros(pictures[-1] + 1 if len(pictures) else 0)
+    touched = np.empty(len(sizes), np.int64)
+    begin = 0
+    while begin < len(by_thing):
+        thing = thing_of_segment[by_thing[begin]]
+        end, found = begin, 0
+        while end < len(by_thing) and thing_of_segment[by_thing[end]] == thing:
+            for e in range(starts[by_thing[end]], starts[by_thing[end] + 1]):
+                column = columns[e]
+                if common[column] == 0:
+                    touched[found] = column
+                    found += 1
+                common[column] += counts[e]
+                visible[pictures[column]] += counts[e]
+            end += 1
+        # Things ascend, so a tie leaves the smaller one.
+        for column in touched[:found]:
+            if sizes[column] > 0:
+                iou = np.float32(common[column] / (sizes[column] + visible[pictures[column]] - common[column]))
+                if iou > fit[column]:
+                    best[column], fit[column] = thing, iou
+        for column in touched[:found]:
+            common[column] = 0
+            visible[pictures[column]] = 0
+        begin = end
+    return best, fit
+
+
+@njit(cache=True, nogil=True)
 def _near_keys(column, segment, low, high, most_squared):
-    """a * S + b of each pair a < b of segments with equal column that are near, int64, repeated where several are."""
+    """a * S + b of each pair a < b of segments with equal column that are near, int64, repeated where several are.
+
+    Segments of a column come in ascending order of `low[:, 0]`.
+    """
     keys, found = np.empty(1024, np.int64), 0
     begin = 0
     while begin < len(column):
@@ -106,6 +160,8 @@ def _near_keys(column, segment, low, high, most_squared):
             for i in range(begin, end):
                 for j in range(i + 1, end):
                     a, b = segment[i], segment[j]
+                    if max(0.0, low[b, 0] - high[a, 0]) ** 2 >= most_squared:
+                        break
                     squared = 0.0
                     for k in range(3):
                         squared += max(0.0, max(low[a, k], low[b, k]) - min(high[a, k], high[b, k])) ** 2

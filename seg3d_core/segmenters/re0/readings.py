@@ -65,11 +65,16 @@ class LabelReading:
     write: Callable[[MaskVotes, Array, Array], None]
     merge: MergeRule | None
     score: Callable[[InstanceSightings, Array], Array]
+    enough_pictures: int | None = None
+    memory_bytes: int = 0
 
     def observe(self, votes: MaskVotes, rows: Array, masks: Array, mask_count: int, next_label: int) -> int:
         names, next_label = align_masks(votes.majority(rows), masks, mask_count, next_label, self.choose)
         self.write(votes, rows, names[masks])
         return next_label
+
+    def reset(self) -> None:
+        """Nothing: each snapshot is for itself."""
 
     def instances(self, state: StateCopy) -> Array:
         labels = state.votes.majority()

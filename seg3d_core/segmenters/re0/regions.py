@@ -50,20 +50,54 @@ class Regions:
 
 def regions_of(cloud: Cloud) -> Regions:
     """The superpoints of a cloud, found anew."""
-    # Points that are all in one place have no spacing: any will do.
-    spacing = usual_spacing(cloud.xyz) if len(cloud) > 1 and np.ptp(cloud.xyz, axis=0).any() else 1.0
+    spacing = spacing_of(cloud)
     neighbours = nearest_neighbours(cloud.xyz, spacing)
+    return regions_on(cloud, neighbours, lab_colour(cloud.rgb), spacing)
+
+
+def regions_on(cloud: Cloud, neighbours: Neighbours, colour: Array, spacing: float) -> Regions:
+    """The superpoints of a cloud of which graph, CIELAB colours and spacing are known."""
+    of_point = cut(cloud, neighbours, bool(cloud.normals.any()), spacing)
+    xyz, normals = as_floats(cloud)
+    sums = added_up(of_point, colour, normals, xyz)
+    every = np.ones(len(cloud), np.bool_)
+    return Regions(neighbours, of_point, *sums, *contacts(neighbours, of_point, every, xyz, normals, colour))
+
+
+def spacing_of(cloud: Cloud) -> float:
+    """The usual distance of a point to its nearest one, in metres."""
+    # Points that are all in one place have no spacing: any will do.
+    return usual_spacing(cloud.xyz) if len(cloud) > 1 and np.ptp(cloud.xyz, axis=0).any() else 1.0
+
+
+def cut(cloud: Cloud, neighbours: Neighbours, has_normals: bool, spacing: float) -> Array:
+    """The superpoint of each point, int32 (N,); where no normal is known they are cut into cells."""
     of_point = superpoints(cloud, neighbours, SUPERPOINT_THRESHOLD, SUPERPOINT_POINTS)
-    if not cloud.normals.any():
-        of_point = _cut(of_point, cloud.xyz, CELL * spacing)
+    return of_point if has_normals else _cut(of_point, cloud.xyz, CELL * spacing)
+
+
+def as_floats(cloud: Cloud) -> tuple[Array, Array]:
+    """Positions and normals as kernels take them."""
+    return np.ascontiguousarray(cloud.xyz, np.float32), np.ascontiguousarray(cloud.normals, np.float32)
+
+
+def added_up(of_point: Array, colour: Array, normals: Array, xyz: Array) -> tuple[Array, Array, Array, Array]:
+    """Sizes, sums, low and high, as in `Regions`, of the regions int32 (N,) that the points are in."""
+    return _add_up(of_point, int(of_point.max(initial=-1)) + 1, colour, normals, xyz)
+
+
+def contacts(
+    neighbours: Neighbours, of_point: Array, looked_at: Array, xyz: Array, normals: Array, colour: Array
+) -> tuple[Array, Array, Array]:
+    """first, second and contact, as in `Regions`, from the point pairs of which one is `looked_at`, bool (N,).
+
+    Points in no region, below 0, have no contacts.
+    """
     count = int(of_point.max(initial=-1)) + 1
-    colour = lab_colour(cloud.rgb)
-    xyz = np.ascontiguousarray(cloud.xyz, np.float32)
-    normals = np.ascontiguousarray(cloud.normals, np.float32)
-    sizes, sums, low, high = _add_up(of_point, count, colour, normals, xyz)
-    keys, values = _contacts(neighbours.indptr, neighbours.indices, of_point, count, xyz, normals, colour)
-    first, second, contact = _summed(keys, values, count)
-    return Regions(neighbours, of_point, sizes, sums, low, high, first, second, contact)
+    pairs, values = _contacts(
+        neighbours.indptr, neighbours.indices, of_point, looked_at, np.flatnonzero(looked_at), xyz, normals, colour
+    )
+    return _summed(pairs, values, count)
 
 
 def regrouped(regions: Regions, groups: Array) -> Regions:
@@ -76,17 +110,43 @@ def regrouped(regions: Regions, groups: Array) -> Regions:
     np.maximum.at(high, groups, regions.high)
     a, b = groups[regions.first].astype(np.int64), groups[regions.second].astype(np.int64)
     across = a != b
-    keys = np.minimum(a, b)[across] * count + np.maximum(a, b)[across]
-    first, second, contact = _summed(keys, regions.contact[across], count)
+    pairs = np.stack([np.minimum(a, b)[across], np.maximum(a, b)[across]], axis=1)
+    first, second, contact = _summed(pairs, regions.contact[across], count)
     of_point = groups[regions.of_point].astype(np.int32)
     return Regions(regions.neighbours, of_point, sizes, sums, low, high, first, second, contact)
 
 
-def _summed(keys: Array, values: Array, count: int) -> tuple[Array, Array, Array]:
-    """Pairs first < second int32 (E,), from keys first * count + second, and the sums of their values (E, 4)."""
-    pairs, place = np.unique(keys, return_inverse=True)
-    sums = np.stack([np.bincount(place.reshape(-1), column, len(pairs)) for column in values.T], axis=1)
-    return (pairs // max(count, 1)).astype(np.int32), (pairs % max(count, 1)).astype(np.int32), sums
+@njit(cache=True, nogil=True)
+def _summed(pairs, values, count):
+    """Each pair first < second int32 (E,) among pairs int (P, 2) of regions once, in order, and the sums of its values
+    float64 (E, 4)."""
+    starts = np.zeros(count + 1, np.int64)
+    for i in range(len(pairs)):
+        starts[pairs[i, 0] + 1] += 1
+    starts = np.cumsum(starts)
+    filled, by_first = starts[:-1].copy(), np.empty(len(pairs), np.int64)
+    for i in range(len(pairs)):
+        by_first[filled[pairs[i, 0]]] = i
+        filled[pairs[i, 0]] += 1
+    first, second = np.empty(len(pairs), np.int32), np.empty(len(pairs), np.int32)
+    sums, slot = np.zeros((len(pairs), 4)), np.full(count, -1, np.int64)
+    found = 0
+    for region in range(count):
+        begin = found
+        for i in by_first[starts[region] : starts[region + 1]]:
+            if slot[pairs[i, 1]] < 0:
+                slot[pairs[i, 1]] = 0
+                second[found] = pairs[i, 1]
+                found += 1
+        second[begin:found].sort()
+        for e in range(begin, found):
+            first[e], slot[second[e]] = region, e
+        for i in by_first[starts[region] : starts[region + 1]]:
+            for k in range(4):
+                sums[slot[pairs[i, 1]], k] += values[i, k]
+        for e in range(begin, found):
+            slot[second[e]] = -1
+    return first[:found].copy(), second[:found].copy(), sums[:found].copy()
 
 
 def _cut(of_point: Array, xyz: Array, edge: float) -> Array:
@@ -120,24 +180,33 @@ def _add_up(of_point, count, colour, normals, xyz):
 
 
 @njit(cache=True, nogil=True)
-def _contacts(indptr, indices, of_point, count, xyz, normals, colour):
-    """Keys int64 (pairs of points,) and values (pairs, 4): 1, step, convexity, difference of colour.
+def _contacts(indptr, indices, of_point, looked_at, looked_at_points, xyz, normals, colour):
+    """Pairs int32 (pairs of points, 2), the smaller first, and values (pairs, 4): 1, step, convexity, difference of
+    colour.
 
     With v the unit vector from p to q: step = max(|v . n_p|, |v . n_q|), convexity = v . (n_q - n_p); both 0 where a
     normal is unknown.
     """
     crossing = 0
-    for p in range(len(of_point)):
-        for k in range(indptr[p], indptr[p + 1]):
-            crossing += indices[k] > p and of_point[indices[k]] != of_point[p]
-    keys, values = np.empty(crossing, np.int64), np.empty((crossing, 4))
-    e = 0
-    for p in range(len(of_point)):
+    for p in looked_at_points:
+        own = of_point[p]
         for k in range(indptr[p], indptr[p + 1]):
             q = indices[k]
-            if q < p or of_point[p] == of_point[q]:
+            other = of_point[q]
+            # Of two points that are looked at the pair is the smaller's to count.
+            if other != own and other >= 0 and (q > p or not looked_at[q]):
+                crossing += 1
+    pairs, values = np.empty((crossing, 2), np.int32), np.empty((crossing, 4))
+    e = 0
+    for p in looked_at_points:
+        own = of_point[p]
+        for k in range(indptr[p], indptr[p + 1]):
+            q = indices[k]
+            other = of_point[q]
+            if other == own:
                 continue
-            a, b = of_point[p], of_point[q]
+            if other < 0 or (q < p and looked_at[q]):
+                continue
             cosine, up_p, up_q = fold_between(xyz, normals, p, q)
             step, convexity = 0.0, 0.0
             if cosine <= 1:
@@ -145,8 +214,8 @@ def _contacts(indptr, indices, of_point, count, xyz, normals, colour):
             difference = 0.0
             for c in range(3):
                 difference += (colour[p, c] - colour[q, c]) ** 2
-            keys[e] = np.int64(min(a, b)) * count + max(a, b)
+            pairs[e, 0], pairs[e, 1] = min(own, other), max(own, other)
             values[e, 0], values[e, 1], values[e, 2] = 1, step, convexity
             values[e, 3] = min(np.sqrt(difference), MOST_COLOUR_STEP)
             e += 1
-    return keys, values
+    return pairs, values

@@ -40,7 +40,7 @@ class Re0Segmenter:
         self.budget_bytes = megabytes((memory or MemoryConfig()).keyframes_mb)
         self.reading = reading_of(config)
         self._votes = MaskVotes(self.reading.slots)
-        self._log = KeyframeLog(config.max_keyframes)
+        self._log = KeyframeLog(config.max_keyframes, self.reading.enough_pictures)
         self._next_label = FIRST_LABEL
 
     @property
@@ -49,7 +49,7 @@ class Re0Segmenter:
 
     @property
     def memory_bytes(self) -> int:
-        return self._votes.memory_bytes + self._log.memory_bytes
+        return self._votes.memory_bytes + self._log.memory_bytes + self.reading.memory_bytes
 
     @property
     def evicted(self) -> int:
@@ -89,6 +89,7 @@ class Re0Segmenter:
     def reset(self) -> None:
         self._votes.reset()
         self._log.reset()
+        self.reading.reset()
         self._next_label = FIRST_LABEL
 
     def state(self) -> dict[str, Array]:

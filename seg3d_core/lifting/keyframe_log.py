@@ -178,6 +178,7 @@ class KeyframeLog:
             "rows": np.concatenate([np.empty(0, np.int32), *(k.rows for k in frames)]),
             "masks": np.concatenate([np.empty(0, np.int16), *(k.masks.reshape(-1) for k in frames)]),
             "pixels": np.concatenate([np.empty((0, 2), np.uint16), *(k.pixels for k in frames)]),
+            "next_look": np.full(min(len(frames), 1), self._next_look, np.int64),
         }
 
     def restore(self, state: Mapping[str, Array]) -> None:
@@ -210,6 +211,8 @@ class KeyframeLog:
         ):
             raise MapFileError("damaged", "the keyframe log holds rows, masks or pixels that cannot be")
         self.reset()
+        # Maps of before do not have it.
+        self._next_look = int(np.max(state.get("next_look", 0), initial=0))
         ends, mask_ends, image_ends = np.cumsum(counts), np.cumsum(counts * images), np.cumsum(images)
         for i in range(len(counts)):
             begin, end = int(ends[i] - counts[i]), int(ends[i])

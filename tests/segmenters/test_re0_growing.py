@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from seg3d_core.errors import MapFileError
 from seg3d_core.mapping.neighbours import Neighbours, nearest_neighbours
 from seg3d_core.segmenters.re0 import growing, regions
 from seg3d_core.segmenters.re0.growing import GrowingRegions
@@ -184,6 +185,32 @@ def test_older_points_that_come_back_start_anew() -> None:
     cloud = surface(np.random.default_rng(6))
     part = rows(cloud, cloud.ids % 3 > 0)
     assert parts_of(GrowingRegions.of(part).updated(cloud)) == parts_of(GrowingRegions.of(cloud))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_what_is_saved_goes_on_alike(seed: int) -> None:
+    first, second, third, fourth, _ = stages(seed)
+    grown = GrowingRegions.of(first).updated(second).updated(third)
+    restored = GrowingRegions.restored(grown.state())
+    for a, b in ((grown, restored), (grown.updated(fourth), restored.updated(fourth))):
+        assert parts_of(a) == parts_of(b)
+        assert np.allclose(a.regions.sums, b.regions.sums, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("ids", np.arange(3)),
+        ("regions", np.full(1024, 7)),
+        ("surface", np.full((1024, 9), np.nan)),
+        ("spacing", np.zeros(2)),
+        ("ids", np.zeros(1024, int)),
+    ],
+)
+def test_a_damaged_state_is_refused(name: str, value: np.ndarray) -> None:
+    state = GrowingRegions.of(surface(np.random.default_rng(8))).state()
+    with pytest.raises(MapFileError, match="save the map again"):
+        GrowingRegions.restored({**state, name: value})
 
 
 def test_nothing_and_something() -> None:

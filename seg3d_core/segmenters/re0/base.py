@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
@@ -69,6 +70,14 @@ class Reading(Protocol):
 
     def reset(self) -> None:
         """Forgets what snapshots have left behind."""
+        ...
+
+    def state(self) -> dict[str, Array]:
+        """Arrays of what snapshots have left behind."""
+        ...
+
+    def restore(self, state: Mapping[str, Array]) -> None:
+        """From `state`, or from nothing. Raises MapFileError where it does not fit together."""
         ...
 
     def instances(self, state: StateCopy) -> Array:

@@ -10,11 +10,13 @@ cloud of their own. So a snapshot costs what has changed since the last one, and
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numba import njit
 
+from ...errors import MapFileError
 from ...mapping.nearest_table import NearestTable
 from ...mapping.neighbours import Neighbours
 from ...types import Array, Cloud
@@ -63,6 +65,40 @@ class GrowingRegions:
         colour = lab_colour(cloud.rgb)
         regions = regions_on(cloud, table.graph, colour, spacing)
         return cls(cloud, colour, np.arange(len(cloud)), table, regions, spacing, len(cloud))
+
+    def state(self) -> dict[str, Array]:
+        """Arrays for `restored`, of the points that are there."""
+        whole = self._squeezed()
+        s = whole.surface
+        return {
+            "ids": s.ids,
+            "surface": np.concatenate([s.xyz, s.normals, whole.table.xyz], axis=1),
+            "rgb": s.rgb,
+            "regions": whole.regions.of_point,
+            "spacing": np.array([self.spacing, self.measured], np.float64),
+        }
+
+    @classmethod
+    def restored(cls, state: Mapping[str, Array]) -> GrowingRegions:
+        """From `state`. Raises MapFileError where the arrays do not belong together: kernels check no index."""
+        ids, surface, rgb, of_point, spacing = (state[n] for n in ("ids", "surface", "rgb", "regions", "spacing"))
+        n = len(ids)
+        fits = surface.shape == (n, 9) and rgb.shape == (n, 3) and of_point.shape == ids.shape == (n,)
+        whole = fits and spacing.shape == (2,) and np.isfinite(surface).all() and (spacing > 0).all()
+        if (
+            not whole
+            or (np.diff(ids) <= 0).any()
+            or not np.array_equal(np.unique(of_point), np.arange(_count(of_point)))
+        ):
+            raise MapFileError("damaged", "the superpoints do not fit together: save the map again")
+        xyz, normals, at = (np.ascontiguousarray(surface[:, k : k + 3], np.float32) for k in (0, 3, 6))
+        cloud = Cloud(ids.astype(np.int64), xyz, rgb.astype(np.uint8), normals, np.ones(n, np.float32))
+        nobody, colour, of_point = np.empty(0, np.bool_), lab_colour(cloud.rgb), of_point.astype(np.int32)
+        table = NearestTable.empty(at.min(axis=0), float(spacing[0])).updated(at, nobody, nobody)
+        sums = added_up(of_point, colour, normals, xyz)
+        pairs = contacts(table.graph, of_point, np.ones(n, np.bool_), xyz, normals, colour)
+        regions = Regions(table.graph, of_point, *sums, *pairs)
+        return cls(cloud, colour, np.arange(n), table, regions, float(spacing[0]), int(spacing[1]))
 
     def updated(self, cloud: Cloud) -> GrowingRegions:
         """The regions of what the cloud has become; ids ascending, new points' above all others.
@@ -151,6 +187,10 @@ class GrowingRegions:
         regions = replace(self.regions, neighbours=table.graph, of_point=self.regions.of_point[kept])
         places = np.arange(len(surface))
         return replace(self, surface=surface, colour=self.colour[kept], table=table, regions=regions, places=places)
+
+
+def _count(of_point: Array) -> int:
+    return int(of_point.max(initial=-1)) + 1
 
 
 def _at_places(cloud: Cloud, surface: Cloud, places: Array, size: int) -> tuple[Cloud, Array]:

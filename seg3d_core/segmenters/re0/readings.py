@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -75,6 +75,12 @@ class LabelReading:
 
     def reset(self) -> None:
         """Nothing: each snapshot is for itself."""
+
+    def state(self) -> dict[str, Array]:
+        return {}
+
+    def restore(self, state: Mapping[str, Array]) -> None:
+        """Nothing was left behind."""
 
     def instances(self, state: StateCopy) -> Array:
         labels = state.votes.majority()

@@ -95,7 +95,8 @@ class Re0Segmenter:
     def state(self) -> dict[str, Array]:
         votes = {f"votes_{name}": array for name, array in self._votes.state().items()}
         log = {f"log_{name}": array for name, array in self._log.state().items()}
-        return {**votes, **log, "next_label": np.array([self._next_label], np.int64)}
+        reading = {f"reading_{name}": array for name, array in self.reading.state().items()}
+        return {**votes, **log, **reading, "next_label": np.array([self._next_label], np.int64)}
 
     def restore(self, state: Mapping[str, Array]) -> None:
         """From `state`. Raises MapFileError where arrays are missing or do not belong together."""
@@ -105,6 +106,7 @@ class Re0Segmenter:
             if state["log_rows"].max(initial=-1) >= len(self._votes):
                 raise MapFileError("damaged", "the keyframe log speaks of points that have no votes")
             self._log.restore(_part(state, "log_"))
+            self.reading.restore(_part(state, "reading_"))
             self._next_label = max(int(state["next_label"][0]), self._votes.largest_label + 1, FIRST_LABEL)
         except KeyError as error:
             raise MapFileError("damaged", f"the segmenter's state lacks {error}: save the map again") from None

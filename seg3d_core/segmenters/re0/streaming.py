@@ -6,6 +6,7 @@ evidence joined yesterday it can divide today.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from threading import Lock
 
 import numpy as np
@@ -72,6 +73,15 @@ class StreamingReading:
         """Nothing is taken up from snapshots of before."""
         with self._growth:
             self._growing, self._scratch = None, []
+
+    def state(self) -> dict[str, Array]:
+        """The superpoints, so that a map that is loaded goes on with them."""
+        return self._growing.state() if self._growing is not None and len(self._growing.places) else {}
+
+    def restore(self, state: Mapping[str, Array]) -> None:
+        """From `state`; without it superpoints begin anew."""
+        with self._growth:
+            self._growing = GrowingRegions.restored(state) if state else None
 
     def instances(self, state: StateCopy) -> Array:
         if not len(state.cloud):

@@ -83,6 +83,7 @@ class Stopwatch:
             "all": every,
             "clock": 1000 * (time.perf_counter() - clock),
             "MB": scene.memory_mb["votes and log"],
+            "kept": scene.memory_mb["superpoints"],
         }
 
 
@@ -111,10 +112,13 @@ def repeat(scene: Scene, views: list[tuple[Frame, Visible, Masks2D]], keyframes:
 
 def table(rows: list[Row]) -> str:
     stages = [*dict.fromkeys(stage for _, _, stage in STAGES), "other", "all", "clock"]
-    lines = ["| keyframes | points | " + " | ".join(stages) + " | state MB |", "|---" * (len(stages) + 3) + "|"]
+    lines = [
+        "| keyframes | points | " + " | ".join(stages) + " | log MB | superpoints MB |",
+        "|---" * (len(stages) + 4) + "|",
+    ]
     for row in rows:
         cells = [f"{row['keyframes']:.0f}", f"{row['points']:,.0f}", *(f"{row.get(s, 0):.0f}" for s in stages)]
-        lines.append("| " + " | ".join([*cells, f"{row['MB']:.0f}"]) + " |")
+        lines.append("| " + " | ".join([*cells, f"{row['MB']:.0f}", f"{row['kept']:.0f}"]) + " |")
     return "\n".join(lines)
 
 

@@ -46,6 +46,11 @@ class Segmenter(Protocol):
     def reset(self) -> None: ...
 
     @property
+    def working_bytes(self) -> int:
+        """Of what goes with the map's points and has no budget: superpoints, and arrays kept for the next snapshot."""
+        ...
+
+    @property
     def holders(self) -> dict[str, Holder]:
         """Everything kept per point and per keyframe, by a name for people."""
         ...

@@ -63,6 +63,10 @@ class SegmenterGroup:
             segmenter.reset()
 
     @property
+    def working_bytes(self) -> int:
+        return sum(segmenter.working_bytes for segmenter in self._segmenters.values())
+
+    @property
     def holders(self) -> dict[str, Holder]:
         """The first core's by their own names, the others' with their core's name before."""
         return {

@@ -40,7 +40,7 @@ class Re0Segmenter:
         self.budget_bytes = megabytes((memory or MemoryConfig()).keyframes_mb)
         self.reading = reading_of(config)
         self._votes = MaskVotes(self.reading.slots)
-        self._log = KeyframeLog(config.max_keyframes, self.reading.enough_pictures)
+        self._log = KeyframeLog(config.max_keyframes, enough=self.reading.enough_pictures)
         self._next_label = FIRST_LABEL
 
     @property
@@ -49,7 +49,11 @@ class Re0Segmenter:
 
     @property
     def memory_bytes(self) -> int:
-        return self._votes.memory_bytes + self._log.memory_bytes + self.reading.memory_bytes
+        return self._votes.memory_bytes + self._log.memory_bytes
+
+    @property
+    def working_bytes(self) -> int:
+        return self.reading.memory_bytes
 
     @property
     def evicted(self) -> int:

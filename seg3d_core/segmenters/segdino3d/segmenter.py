@@ -45,6 +45,10 @@ class SegDino3DSegmenter:
         self.wants_objects = predictor.needs_image_features or predictor.needs_objects
 
     @property
+    def working_bytes(self) -> int:
+        return 0
+
+    @property
     def holders(self) -> dict[str, Holder]:
         return {"votes and log": self._log, "point features": self._features, "2D objects": self._bank}
 

@@ -277,7 +277,7 @@ class Scene:
 
     @property
     def memory(self) -> dict[str, Use]:
-        """What the parts hold now; superpoints, snapshot and the map's working arrays go with the map and the frames."""
+        """What the parts hold now; superpoints, snapshot and working arrays go with the map and with the frames."""
         held = {name: use_of(holder) for name, holder in self.holders.items()}
         cloud, found = self.snapshot.cloud, self.snapshot.instances
         shown = (cloud.ids, cloud.xyz, cloud.rgb, cloud.normals, cloud.weight, self.snapshot.labels, found.point_ids)

@@ -152,6 +152,7 @@ benchmarks: install
 	$(BIN)/python benchmarks/house.py --scenes $(SCENES) --masks gt --masks geometric
 	$(BIN)/python benchmarks/re0.py --scenes $(SCENES) --masks $(MASKS) --degrade $(DEGRADE) --fresh geometric --together "mobilesam+geometric, fresh"
 	$(BIN)/python benchmarks/superpoints.py --scenes $(SCENES)
+	$(BIN)/python benchmarks/loop_closure.py --scenes $(SCENES) --masks gt --masks geometric
 	$(BIN)/python benchmarks/evaluator.py
 	$(BIN)/python benchmarks/text.py $(SCENES)
 	$(BIN)/python benchmarks/autosave.py

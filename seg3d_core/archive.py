@@ -33,7 +33,7 @@ from .errors import MapFileError, printable
 from .types import Array
 
 FORMAT = "seg3d-map"
-VERSION = (1, 0)
+VERSION = (1, 1)
 """(major, minor): a higher minor version adds what older readers may ignore, a higher major does not."""
 
 unfinished: set[Path] = set()

@@ -65,7 +65,7 @@ def _empty_map(config: Config, kind: str) -> BaseMap:
     budget = config.memory.map_mb
     if kind == "fixed":
         return FixedMap(config.map, np.empty((0, 3), np.float32), budget_mb=budget)
-    return PointMap(config.map, budget)
+    return PointMap(config.map, budget, config.memory.pose_history_mb)
 
 
 def build_segmenter(config: Config) -> Segmenter:

@@ -84,6 +84,19 @@ class KeyframeConfig(_Group):
     )
 
 
+class CorrectionConfig(_Group):
+    """Corrected poses of frames of before (loop closure): the map follows them."""
+
+    translation: float = _setting(
+        0.001,
+        "a correction that moves no pose by this much, nor turns one by corrections.rotation, is not applied",
+        "m",
+        ge=0.0,
+        le=10.0,
+    )
+    rotation: float = _setting(0.0001, "see corrections.translation", "rad", ge=0.0, le=3.2)
+
+
 class PerceptionConfig(_Group):
     """What one image says."""
 
@@ -348,6 +361,13 @@ class MemoryConfig(_Group):
         200.0, "masks from a topic: images and masks that wait for each other; the oldest go first", "MB", ge=1, le=1e5
     )
     poses_mb: float = _setting(10.0, "poses of keyframes; the oldest go first", "MB", gt=0, le=10_000)
+    pose_history_mb: float = _setting(
+        20.0,
+        "poses that points were made under, for loop closure; every second old one goes first",
+        "MB",
+        gt=0,
+        le=10_000,
+    )
     instances_mb: float = _setting(
         4.0, "places of instances that are not seen now; the longest gone are forgotten first", "MB", gt=0, le=10_000
     )
@@ -373,6 +393,7 @@ class Config(_Group):
 
     map: MapConfig = MapConfig()
     keyframes: KeyframeConfig = KeyframeConfig()
+    corrections: CorrectionConfig = CorrectionConfig()
     perception: PerceptionConfig = PerceptionConfig()
     re0: Re0Config = Re0Config()
     segdino3d: SegDino3DConfig = SegDino3DConfig()

@@ -23,9 +23,24 @@ from .geometry import checked_pose, rotation_angle
 from .lifting.keyframe_poses import KeyframePoses
 from .lifting.views import ImageStore
 from .mapping.base import BaseMap
+from .mapping.corrections import CorrectionOutcome, Moves
+from .mapping.corrector import Corrector
+from .mapping.point_map import PointMap
 from .segmenters.base import ObjectSegmenter, Segmentation, Segmenter
 from .segmenters.identity import IdentityTracker
-from .types import Array, Cloud, Frame, IdentityChange, Instances, Masks2D, Objects2D, Snapshot, Visible
+from .types import (
+    Array,
+    Cloud,
+    Frame,
+    IdentityChange,
+    Instances,
+    MapCorrection,
+    Masks2D,
+    Objects2D,
+    PoseCorrection,
+    Snapshot,
+    Visible,
+)
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +48,8 @@ log = logging.getLogger(__name__)
 _FRAMES_TO_TRUST_A_JUMP = 5
 # 70 % of 70 % and so on: a 16th, below which no budget goes.
 _SHRINK_ROUNDS = 10
+# Stamps that run back by so many seconds are a bag that starts over or a simulator's restart: those are followed.
+_RESTART = 1.0
 # Of the cells in which the overlap of two frames is counted.
 _CELLS_PER_WIDTH = 20
 
@@ -56,7 +73,7 @@ class SegmentationJob:
 
     cloud: Cloud
     stamp: float
-    generation: int
+    version: tuple[int, int]
     segment: Callable[[], Segmentation]
 
     def run(self) -> Segmented:
@@ -78,6 +95,7 @@ class Scene:
         self._keyframe_poses = KeyframePoses(megabytes(config.memory.poses_mb))
         self._keyframe_choice = KeyframeChoice(config.keyframes)
         self._shrinking = Shrinking(self.holders)
+        self.corrector = Corrector(point_map, config.corrections)
         self.generation = 0
         self.frames = 0
         self.keyframes = 0
@@ -89,11 +107,15 @@ class Scene:
 
     def add_frame(self, frame: Frame) -> Visible:
         """Fuses one frame and says which map points it sees."""
-        pose = checked_pose(frame.T_world_camera)
+        if self.frames and frame.stamp <= self.stamp - _RESTART:
+            self.corrector.time_ran_back()
+        pose = self.corrector.posed(frame.stamp, checked_pose(frame.T_world_camera))
         self._poses.check(frame.stamp, pose)
         self._compact()
         visible = self.map.integrate(replace(frame, T_world_camera=pose))
         self._poses.accept(frame.stamp, pose)
+        if self.frames and frame.stamp <= self.stamp:
+            self._keyframe_poses.time_ran_back()
         self.frames += 1
         self.stamp = frame.stamp
         return visible
@@ -123,25 +145,72 @@ class Scene:
         alive = rows >= 0
         number = self.keyframes
         points = rows[alive], visible.pixels[alive], visible.depths[alive]
+        frame = self.corrector.as_posed_now(frame, visible)
         if objects is not None and isinstance(self.segmenter, ObjectSegmenter):
             self.segmenter.observe_objects(number, frame, *points, objects)
         self.segmenter.observe(number, *points, masks.label_images)
         # Before the image: where memory runs out for that, the number is taken nevertheless.
         self.keyframes += 1
-        self._keyframe_poses.add(number, frame.T_world_camera)
+        self._keyframe_poses.add(number, frame.T_world_camera, frame.stamp)
         self.images.add(number, frame.rgb)
+
+    # --- corrected poses ---------------------------------------------------------------------
+
+    def offer_correction(self, correction: PoseCorrection, until: float | None = None) -> CorrectionOutcome:
+        """Takes new poses for frames of before; they are applied before the next segmentation, of several the newest.
+
+        `until`: frames of a later stamp are posed in the corrected world already; the last frame's if left out.
+        """
+        return self.corrector.offer(correction, self.stamp if until is None else until)
+
+    def apply_correction(self) -> CorrectionOutcome | None:
+        """Moves points, keyframes and all that refers to them as the waiting correction says; None where none waits.
+
+        Instance ids and the last snapshot stay; the next segmentation follows what moved.
+        """
+        applied = self.corrector.apply()
+        if applied is None:
+            return None
+        outcome, moves, done = applied
+        numbers, deltas = self._keyframe_poses.correct(moves.moved)
+        done = replace(done, keyframes=numbers, deltas=deltas)
+        self.identity.correct(done, self.map.snapshot()[0])
+        self._poses.correct(moves)
+        self._keyframe_choice.correct(moves, done)
+        try:
+            self.segmenter.correct(done)
+        except MemoryError:
+            log.error("memory ran out while poses were corrected: what images said of the map is forgotten")
+            self.segmenter.reset()
+            raise
+        return outcome
+
+    def correct(self, correction: PoseCorrection) -> CorrectionOutcome:
+        """Both steps at once."""
+        outcome = self.offer_correction(correction)
+        return self.apply_correction() or outcome
 
     # --- segmentation ------------------------------------------------------------------------
 
     def begin_segmentation(self) -> SegmentationJob:
-        """Copies what a segmentation needs, so that it can run beside the next frames."""
+        """Copies what a segmentation needs, so that it can run beside the next frames. Corrected poses that wait are
+        applied first."""
+        self.apply_correction()
         self._compact()
         cloud, rows = self.map.snapshot()
-        return SegmentationJob(cloud, self.stamp, self.generation, self.segmenter.prepare(cloud, rows))
+        return SegmentationJob(cloud, self.stamp, self._version, self.segmenter.prepare(cloud, rows))
+
+    def is_current(self, job: SegmentationJob) -> bool:
+        """Whether the scene is the one that the job copied, neither reset nor corrected since."""
+        return job.version == self._version
+
+    @property
+    def _version(self) -> tuple[int, int]:
+        return self.generation, self.corrector.count
 
     def finish_segmentation(self, job: SegmentationJob, found: Segmented) -> Snapshot:
-        """Settles ids and makes the snapshot. What was begun before a reset changes nothing."""
-        if job.generation != self.generation:
+        """Settles ids and makes the snapshot. What was begun before a reset or a correction changes nothing."""
+        if not self.is_current(job):
             return self.snapshot
         instances, changes = self.identity.assign(found.outcome.instances, job.cloud)
         self.sequence += 1
@@ -179,7 +248,7 @@ class Scene:
         """
         self._compact()
         cloud, rows = self.map.snapshot()
-        job = SegmentationJob(cloud, self.stamp, self.generation, prepare(cloud, rows))
+        job = SegmentationJob(cloud, self.stamp, self._version, prepare(cloud, rows))
         found = job.run()
         identity = self._new_identity()
         identity.restore(self.identity.state())
@@ -213,6 +282,7 @@ class Scene:
         self._poses = PoseGate(self.config.keyframes)
         self._keyframe_choice = KeyframeChoice(self.config.keyframes)
         self._keyframe_poses.reset()
+        self.corrector.reset()
         self.frames = self.keyframes = 0
         self.stamp = 0.0
         self.snapshot = Snapshot.empty()
@@ -272,6 +342,7 @@ class Scene:
             **self.segmenter.holders,
             "views": self.images,
             "keyframe poses": self._keyframe_poses,
+            **({"pose history": self.map.poses} if isinstance(self.map, PointMap) else {}),
             "past instances": self.identity,
         }
 
@@ -318,14 +389,14 @@ class KeyframeChoice:
 
     def __init__(self, limits: KeyframeConfig):
         self._limits = limits
-        self._last: tuple[Array, Array] | None = None
+        self._last: tuple[float, Array, Array] | None = None
 
     def wants(self, frame: Frame, visible: Visible) -> bool:
         if not len(visible):
             return False
         if self._last is None:
             return True
-        pose, ids = self._last
+        _, pose, ids = self._last
         if float(np.linalg.norm(frame.T_world_camera[:3, 3] - pose[:3, 3])) >= self._limits.translation:
             return True
         if rotation_angle(frame.T_world_camera, pose) >= self._limits.rotation:
@@ -333,7 +404,13 @@ class KeyframeChoice:
         return share_seen_before(visible, ids, frame.camera.size) < self._limits.overlap
 
     def mark(self, frame: Frame, visible: Visible) -> None:
-        self._last = frame.T_world_camera, visible.ids
+        self._last = frame.stamp, frame.T_world_camera, visible.ids
+
+    def correct(self, moves: Moves, done: MapCorrection) -> None:
+        """The last keyframe's pose was corrected, and some of its points merged."""
+        if self._last is not None:
+            stamp, pose, ids = self._last
+            self._last = stamp, moves.moved(np.array([stamp]), pose[None])[0], np.unique(done.renamed(ids))
 
 
 def share_seen_before(visible: Visible, ids: Array, size: tuple[int, int]) -> float:
@@ -365,8 +442,7 @@ class PoseGate:
         """Raises FrameError for a stamp that runs back a little, or a pose that jumps."""
         if self._last is not None:
             since = stamp - self._last[0]
-            # Further back than a second is a bag that starts over or a simulator's restart: follow it.
-            if -1.0 < since < 0.0:
+            if -_RESTART < since < 0.0:
                 raise FrameError("stamp", f"the stamp runs back by {-since:.3f} s")
             if self._jumps(self._last, stamp, pose) and not self._settled(stamp, pose):
                 raise FrameError("pose_jump", f"the pose jumps by more than {self._limit} m within a second")
@@ -375,6 +451,13 @@ class PoseGate:
         """The frame was used: the next ones are compared with it."""
         self._suspects.clear()
         self._last = (stamp, pose)
+
+    def correct(self, moves: Moves) -> None:
+        """The last pose was corrected: what comes next is compared with where the camera really was."""
+        self._suspects.clear()
+        if self._last is not None:
+            stamp, pose = self._last
+            self._last = stamp, moves.moved(np.array([stamp]), pose[None])[0]
 
     def _jumps(self, before: tuple[float, Array], stamp: float, pose: Array) -> bool:
         distance = float(np.linalg.norm(pose[:3, 3] - before[1][:3, 3]))

@@ -98,6 +98,47 @@ class Visible:
 
 
 @dataclass(frozen=True, eq=False)
+class PoseCorrection:
+    """New poses for frames of before, as a loop closure gives them: stamps (n,) in seconds, poses T_world_camera
+    (n, 4, 4). In any order, and as they came: whoever applies them refuses what is no pose."""
+
+    stamps: Array
+    poses: Array
+
+    def __len__(self) -> int:
+        return len(self.stamps)
+
+
+@dataclass(frozen=True, eq=False)
+class MapCorrection:
+    """What corrected poses did to the map.
+
+    Points fell into one voxel: `gone` are part of `kept` now, int64 (m,), both as ids and as map rows; each is gone
+    once at most, and none that is kept is gone. `before` and `after` float32 (R, 3): where the points of the map's
+    rows were, and are, merging apart. `keyframes` int64 (k,), ascending: those whose poses moved, by `deltas` float64
+    (k, 4, 4).
+    """
+
+    gone_ids: Array
+    kept_ids: Array
+    gone_rows: Array
+    kept_rows: Array
+    before: Array
+    after: Array
+    keyframes: Array
+    deltas: Array
+
+    def renamed(self, ids: Array) -> Array:
+        """Point ids int64 (n,) of before as they are called now."""
+        if not len(self.gone_ids) or not len(ids):
+            return ids
+        order = np.argsort(self.gone_ids)
+        gone = self.gone_ids[order]
+        at = np.minimum(np.searchsorted(gone, ids), len(gone) - 1)
+        return np.where(gone[at] == ids, self.kept_ids[order][at], ids)
+
+
+@dataclass(frozen=True, eq=False)
 class Cloud:
     """A snapshot of the map, ids ascending.
 

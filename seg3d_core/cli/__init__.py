@@ -79,6 +79,10 @@ def run(
         Path | None, typer.Option(help="Masks made elsewhere: one label PNG per frame, named as the frame.")
     ] = None,
     points: Annotated[Path | None, typer.Option(help="A given cloud (PLY, or npz with `xyz`) as a fixed map.")] = None,
+    corrections: Annotated[
+        Path | None,
+        typer.Option(help="Corrected poses (`stamp tx ty tz qx qy qz qw` a line) that the map follows at the end."),
+    ] = None,
     core: Annotated[
         str | None, typer.Option(help="re0 or segdino3d; `re0,segdino3d` compares both on the same map.")
     ] = None,
@@ -110,6 +114,7 @@ def run(
             profile=profile,
             other_cores=names[1:],
             points=points,
+            corrections=corrections,
             record=record,
             overwrite=overwrite,
             json_output=json,

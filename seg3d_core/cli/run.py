@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import shlex
 import signal
 import time
@@ -23,12 +24,14 @@ from ..perception.label_files import LabelFiles
 from ..query.text import TextQuery
 from ..runtime import OfflineResult, run_offline
 from ..runtime.autosave import Autosaver
+from ..runtime.correction_counts import why_nothing
 from ..runtime.offline import Observer
 from ..scene import Scene
 from ..sources.base import Source
 from ..sources.guess import open_source
+from ..sources.tum import read_correction
 from ..storage import copy_scene, write_scene
-from ..types import Snapshot
+from ..types import PoseCorrection, Snapshot
 from . import compare
 from .console import console, errors, instances_table, print_json, progress, working
 from .results import AUTOSAVE, claimed, prepare_folder, replacing, report, staged, write_instances, write_report
@@ -47,6 +50,7 @@ def run(
     profile: str = "cpu-geometric",
     other_cores: Sequence[str] = (),
     points: Path | None,
+    corrections: Path | None = None,
     record: bool,
     overwrite: bool,
     json_output: bool,
@@ -59,6 +63,9 @@ def run(
     if config.perception.masks == "topic":
         raise ConfigError("perception.masks is `topic`, which only the ROS node has: name a folder with --masks")
     source = open_source(path, **source_options)
+    correction = None if corrections is None else read_correction(corrections)
+    if correction is not None and points is not None:
+        raise ConfigError("--corrections moves the map, and a given cloud (--points) stays where it is: leave one out")
     missing = tell_parts(profile, config)
     try:
         masks, query = build_masks(config), build_query(config)
@@ -75,8 +82,9 @@ def run(
         recording = _recording(new, record)
         start = time.perf_counter()
         with autosaving(out, config) as autosaver:
-            result = _process(scene, source, masks, recording, interrupt, autosaver)
+            result = _process(scene, source, masks, recording, interrupt, autosaver, correction)
         _refuse_nothing(path, points, config, result)
+        doubts += _tell_correction(corrections, result)
         snapshot = result.snapshot if interrupt.set else _named(query, config.query.labels, result.snapshot)
         recording.snapshot(snapshot)
         data = report(
@@ -139,6 +147,28 @@ def _tell_doubts(path: str, source: Source) -> list[str]:
         errors.print(f"[yellow]warning:[/yellow] {escape(sentence)}", highlight=False)
     if doubts:
         errors.print(f"The map will be as wrong: seg3d check {escape(shlex.quote(path))}", highlight=False)
+    return doubts
+
+
+def _tell_correction(path: Path | None, result: OfflineResult) -> list[str]:
+    """Says what the corrected poses did; gives what a report should warn of."""
+    outcome = result.corrected
+    if outcome is None:
+        return []
+    left_out = outcome.unknown + outcome.improper
+    if outcome.state == "applied":
+        errors.print(
+            f"{path}: the map followed the corrected poses, by up to {100 * outcome.translation:.1f} cm and "
+            f"{math.degrees(outcome.rotation):.2f} degrees; {outcome.merged:,} points merged",
+            highlight=False,
+            markup=False,
+            soft_wrap=True,
+        )
+        doubts = [f"{left_out} poses of {path} are of no frame in the map, or no poses"] if left_out else []
+    else:
+        doubts = [f"{path} changed nothing: {why_nothing(outcome)}"]
+    for sentence in doubts:
+        errors.print(f"[yellow]warning:[/yellow] {escape(sentence)}", highlight=False, soft_wrap=True)
     return doubts
 
 
@@ -238,6 +268,7 @@ def _process(
     recording: Observer,
     interrupt: _Interrupt,
     autosaver: Autosaver | None = None,
+    correction: PoseCorrection | None = None,
 ) -> OfflineResult:
     with progress() as bar:
         task = bar.add_task(f"{source.kind}: {source.name}", total=len(source), note="")
@@ -248,7 +279,13 @@ def _process(
                 autosaver.offer(lambda: copy_scene(scene, {}, ""), done)
 
         return run_offline(
-            scene, source, masks, observers=(recording,), on_frame=show, should_stop=lambda: interrupt.set
+            scene,
+            source,
+            masks,
+            observers=(recording,),
+            on_frame=show,
+            should_stop=lambda: interrupt.set,
+            correction=correction,
         )
 
 

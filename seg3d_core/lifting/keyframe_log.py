@@ -13,7 +13,7 @@ import numpy as np
 from numba import njit
 
 from ..errors import MapFileError
-from ..types import Array
+from ..types import Array, MapCorrection
 
 # A keyframe is redundant when this share of its points is in two or more others.
 REDUNDANT = 0.9
@@ -23,6 +23,8 @@ SPENT, FEW, NEARLY_ALL = 0.5, 3, 0.995
 # So many are looked at with each keyframe that comes.
 LOOKED_AT = 2
 NO_LIMIT = 1 << 62
+# A point that a correction moves this far from where the keyframe that saw it goes (m) was not where it was seen.
+APART = 0.04
 
 
 @dataclass(frozen=True, eq=False)
@@ -166,6 +168,31 @@ class KeyframeLog:
                 )
             )
 
+    def correct(self, correction: MapCorrection) -> None:
+        """Keyframes and points moved. What a keyframe saw of a point that moved otherwise than itself, by more than
+        `APART` metres, was another place, and is forgotten; of points that merged, it keeps what it saw of one.
+
+        Arrays handed out before stay as they are.
+        """
+        new_row = np.arange(len(correction.before), dtype=np.int32)
+        new_row[correction.gone_rows] = correction.kept_rows
+        deltas = dict(zip(correction.keyframes.tolist(), correction.deltas, strict=True))
+        old, evicted = self._keyframes, self.evicted
+        self.reset()
+        self.evicted = evicted
+        old.reverse()
+        while old:
+            keyframe = old.pop()
+            delta = deltas.get(keyframe.number, np.eye(4))
+            with_it = _moved_with(keyframe.rows, correction.before, correction.after, delta, APART)
+            rows = np.where(with_it, new_row[keyframe.rows], np.int32(-1))
+            # What it saw of the point that stays comes first.
+            order = np.lexsort((rows != keyframe.rows, rows))
+            chosen = order[np.diff(rows[order], prepend=-1) > 0]
+            self._add(
+                replace(keyframe, rows=rows[chosen], masks=keyframe.masks[:, chosen], pixels=keyframe.pixels[chosen])
+            )
+
     def state(self) -> dict[str, Array]:
         """Arrays for `restore`."""
         frames = self._keyframes
@@ -228,6 +255,19 @@ class KeyframeLog:
                     tuple(mask_counts[image_ends[i] - images[i] : image_ends[i]].tolist()),
                 )
             )
+
+
+@njit(cache=True, nogil=True)
+def _moved_with(rows: Array, before: Array, after: Array, delta: Array, apart: float) -> Array:
+    """Which rows moved from `before` to `after` (R, 3) as a rigid move delta (4, 4) would have it, bool (n,)."""
+    out = np.empty(len(rows), np.bool_)
+    for i in range(len(rows)):
+        p, q, error = before[rows[i]], after[rows[i]], 0.0
+        for axis in range(3):
+            goal = delta[axis, 0] * p[0] + delta[axis, 1] * p[1] + delta[axis, 2] * p[2] + delta[axis, 3]
+            error += (goal - q[axis]) ** 2
+        out[i] = error <= apart * apart
+    return out
 
 
 @njit(cache=True, nogil=True)

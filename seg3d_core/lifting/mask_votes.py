@@ -104,6 +104,11 @@ class MaskVotes:
         moved._sightings[new] = self._sightings[old]
         self._labels, self._weights, self._sightings = moved._labels, moved._weights, moved._sightings
 
+    def merge(self, gone: Array, kept: Array) -> None:
+        """Rows `gone` int64 (m,) give votes and sightings to the rows `kept`, which keep their strongest labels."""
+        self.grow(int(np.concatenate([gone, kept]).max(initial=-1)) + 1)
+        _merge(self._labels, self._weights, self._sightings, gone, kept)
+
     def state(self) -> dict[str, Array]:
         """Arrays for `restore`."""
         return {"labels": self._labels.copy(), "weights": self._weights.copy(), "sightings": self._sightings.copy()}
@@ -170,3 +175,31 @@ def _cast(labels: Array, weights: Array, sightings: Array, rows: Array, votes: A
             weights[r, chosen] += 1
         else:
             weights[r, weakest] -= 1
+
+
+@njit(cache=True, nogil=True)
+def _merge(labels: Array, weights: Array, sightings: Array, gone: Array, kept: Array) -> None:
+    slots = labels.shape[1]
+    for i in range(len(gone)):
+        g, k = gone[i], kept[i]
+        sightings[k] = min(np.int64(sightings[k]) + np.int64(sightings[g]), FULL)
+        sightings[g] = 0
+        for s in range(slots):
+            label, weight = labels[g, s], np.int64(weights[g, s])
+            labels[g, s], weights[g, s] = 0, 0
+            if weight == 0:
+                continue
+            chosen, weakest = -1, 0
+            for t in range(slots):
+                if weights[k, t] > 0 and labels[k, t] == label:
+                    chosen = t
+                    break
+                # As in `top_label`, the larger label is the stronger one at ties.
+                if weights[k, t] < weights[k, weakest] or (
+                    weights[k, t] == weights[k, weakest] and labels[k, t] < labels[k, weakest]
+                ):
+                    weakest = t
+            if chosen >= 0:
+                weights[k, chosen] = min(np.int64(weights[k, chosen]) + weight, FULL)
+            elif weight > weights[k, weakest] or (weight == weights[k, weakest] and label > labels[k, weakest]):
+                labels[k, weakest], weights[k, weakest] = label, weight

@@ -128,6 +128,15 @@ class ObjectQueryBank:
         self._features, self._centres = self._features[rows], self._centres[rows]
         self._scores, self._keyframes = self._scores[rows], self._keyframes[rows]
 
+    def move(self, keyframes: Array, deltas: Array) -> None:
+        """Objects of the keyframes int64 (k,), ascending, move by deltas (k, 4, 4), since these were posed anew."""
+        if not len(self) or not len(keyframes):
+            return
+        at = np.minimum(np.searchsorted(keyframes, self._keyframes), len(keyframes) - 1)
+        moves = np.where((keyframes[at] == self._keyframes)[:, None, None], deltas[at], np.eye(4))
+        centres = (moves[:, :3, :3] @ self._centres[:, :, None].astype(np.float64))[..., 0] + moves[:, :3, 3]
+        self._centres = centres.astype(np.float32)
+
     def queries(self, count: int = 2048) -> SceneQueries:
         """Copies of `count` objects, each the farthest from those before it, starting with the oldest; or of all."""
         rows = farthest_points(self._centres, count) if len(self) > count else np.arange(len(self))

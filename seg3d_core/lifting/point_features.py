@@ -224,6 +224,40 @@ class PointFeatures:
         self._place_of_row[new], self._sightings[new], self._last[new] = places, sightings, last
         self._row_of_place[places[places >= 0]] = new[places >= 0]
 
+    def merge(self, gone: Array, kept: Array) -> None:
+        """Rows `gone` int64 (m,) give their views to the rows `kept`, which keep the best of all; of one frame, one."""
+        known = gone < len(self._last)
+        gone, kept = gone[known], kept[known]
+        # Several that go to one row do so one after the other.
+        order = np.argsort(kept, kind="stable")
+        first = np.searchsorted(kept[order], kept[order])
+        turns = np.empty(len(kept), np.int64)
+        turns[order] = np.arange(len(kept)) - first
+        for turn in range(int(turns.max(initial=-1)) + 1):
+            self._merge(gone[turns == turn], kept[turns == turn])
+
+    def _merge(self, gone: Array, kept: Array) -> None:
+        sightings = self._sightings[kept].astype(np.int64) + self._sightings[gone]
+        self._sightings[kept] = np.minimum(sightings, np.iinfo(np.uint16).max)
+        self._last[kept] = np.maximum(self._last[kept], self._last[gone])
+        self._sightings[gone], self._last[gone] = 0, 0
+        gone, kept = (rows[self._place_of_row[gone] >= 0] for rows in (gone, kept))
+        alone = self._place_of_row[kept] < 0
+        places = self._place_of_row[gone[alone]]
+        self._place_of_row[kept[alone]], self._row_of_place[places] = places, kept[alone]
+        self._place_of_row[gone[alone]] = -1
+        gone, kept = gone[~alone], kept[~alone]
+        a, b = self._place_of_row[kept], self._place_of_row[gone]
+        again = (self._stamps[b][:, :, None] == self._stamps[a][:, None]) & np.isfinite(self._distances[a])[:, None]
+        ranks = np.concatenate([self._distances[a], np.where(again.any(axis=2), np.inf, self._distances[b])], axis=1)
+        stamps = np.concatenate([self._stamps[a], self._stamps[b]], axis=1)
+        best = np.lexsort((stamps, ranks), axis=-1)[:, : self.views]
+        features = np.concatenate([self._features[a], self._features[b]], axis=1)
+        self._features[a] = np.take_along_axis(features, best[:, :, None], axis=1)
+        self._distances[a] = np.take_along_axis(ranks, best, axis=1)
+        self._stamps[a] = np.take_along_axis(stamps, best, axis=1)
+        self._release(gone)
+
     def state(self) -> dict[str, Array]:
         """Arrays for `restore`: S points with features, R rows."""
         rows = np.sort(self._held_rows())

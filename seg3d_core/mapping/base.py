@@ -34,6 +34,8 @@ class BaseMap(ABC):
         self.evicted = 0
         """Points that left for the budget."""
         self.epoch = 0
+        self.corrected_epoch = 0
+        """The epoch that the last correction of poses began: what a frame said before was posed otherwise."""
         self.dropped_pixels = 0
         self._with_slots = with_slots
         self._agreement = Agreement(
@@ -151,6 +153,9 @@ class BaseMap(ABC):
         if wanted <= len(self._ids):
             return
         room = max(wanted, 2 * len(self._ids) if most is None else min(2 * len(self._ids), most))
+        self._grow_rows(room)
+
+    def _grow_rows(self, room: int) -> None:
         # All or none: memory may run out in between, and kernels check no indices.
         self._index.reserve_rows(room)
         places, points, ids = grown(self._sums.places, room, fill=0), grown(self._points, room), grown(self._ids, room)

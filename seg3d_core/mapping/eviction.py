@@ -19,9 +19,9 @@ from ..types import Array
 from .block_index import BLOCK_SLOTS, Blocks
 from .fusion import WEIGHT
 
-# Bytes of a row (id, columns, place in the sums, chain) and of a block (slots, coordinates, chain's head and length,
-# its part of the hash table), at most.
-ROW_BYTES = 8 + 40 + 4 + 4
+# Bytes of a row (id, columns, place in the sums, chain, number of its pose) and of a block (slots, coordinates, chain's
+# head and length, its part of the hash table), at most.
+ROW_BYTES = 8 + 40 + 4 + 4 + 4
 BLOCK_BYTES = 4 * BLOCK_SLOTS + 12 + 4 + 4 + 96
 # Above this share of the budget points leave, until this share is held: rarely, and then many at once, for a map is
 # looked at as a whole and squeezed each time.
@@ -120,7 +120,7 @@ def _take_steps(blocks, count, points, seen, camera, last, rest_points, rest_byt
 
 
 @njit(cache=True, nogil=True)
-def squeeze_rows(ids, points, new_rows):
+def squeeze_rows(ids, points, anchors, new_rows):
     """Moves live rows to the front, in order; writes where each of R rows is now, -1 = nowhere, into int64 (R,)."""
     n = 0
     for row in range(len(new_rows)):
@@ -131,4 +131,5 @@ def squeeze_rows(ids, points, new_rows):
         if n < row:
             ids[n] = ids[row]
             points[n, :] = points[row, :]
+            anchors[n] = anchors[row]
         n += 1

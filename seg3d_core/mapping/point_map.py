@@ -10,12 +10,14 @@ import numpy as np
 
 from ..config import MapConfig, MemoryConfig
 from ..errors import MapFileError
-from ..types import Array, Frame, Visible
+from ..types import Array, Frame, MapCorrection, PoseCorrection, Visible
 from .base import BaseMap, plain
-from .block_index import MIN_BLOCKS, VOXEL_LIMIT, BlockIndex
+from .block_index import MIN_BLOCKS, VOXEL_LIMIT, BlockIndex, grown
+from .corrections import Moves, deltas_of, index_merging, move_points, plan
 from .eviction import BLOCK_BYTES, EVICT_ABOVE, EVICT_TO, ROW_BYTES, evict, squeeze_rows
 from .fusion import BLOCKS, COLUMNS, DROPPED, LIVE, NEXT_ID, ROWS, TOUCHED, WEIGHT, XYZ, Pinhole, apply_sums, sum_rows
 from .neighbours import Neighbours, voxel_neighbours
+from .pose_history import NO_POSE, PoseHistory
 from .visibility import fade
 
 logger = logging.getLogger(__name__)
@@ -37,13 +39,35 @@ class PointMap(BaseMap):
 
     A map of `max_points` or of its budget in MB goes on: far and least seen points leave it (`eviction`), at the end of
     a frame, and what a frame had no room for comes with the next. Ids of the others stay.
+
+    Each point remembers the pose that it was made under (4 bytes), and moves with it when poses are corrected.
     """
 
-    def __init__(self, config: MapConfig, budget_mb: float = MemoryConfig().map_mb) -> None:
+    def __init__(
+        self,
+        config: MapConfig,
+        budget_mb: float = MemoryConfig().map_mb,
+        history_mb: float = MemoryConfig().pose_history_mb,
+    ) -> None:
         super().__init__(config, with_slots=True, budget_mb=budget_mb)
         self._next_id = 1
         self._camera = np.zeros(3)
         self._is_full = False
+        self.poses = PoseHistory(int(history_mb * 1e6))
+
+    def _clear(self) -> None:
+        super()._clear()
+        self._anchors = np.empty(0, np.int32)
+
+    def _grow_rows(self, room: int) -> None:
+        anchors = grown(self._anchors, room, fill=NO_POSE)
+        super()._grow_rows(room)
+        self._anchors = anchors
+
+    @property
+    def memory_bytes(self) -> int:
+        """Bytes allocated for points, the numbers of their poses and their index, room to grow included."""
+        return super().memory_bytes + int(self._anchors.nbytes)
 
     def integrate(self, frame: Frame) -> Visible:
         """Fuses a frame and returns the points it sees, new ones included, ids ascending.
@@ -52,7 +76,11 @@ class PointMap(BaseMap):
         MemoryError: the map is whole then, and may have taken in the frame.
         """
         camera = self._prepare(frame)
-        touched = self._fuse(frame, camera)
+        born = self._rows
+        try:
+            touched = self._fuse(frame, camera)
+        finally:
+            self._remember_pose(frame.stamp, camera, born)
         visible, through = self._look(frame, camera, touched, with_through=self.config.fade > 0)
         self._removed_ids = self._fade(through)
         self._camera = camera.translation
@@ -60,6 +88,16 @@ class PointMap(BaseMap):
         if len(evicted):
             self._removed_ids = np.sort(np.concatenate([self._removed_ids, evicted]))
         return visible
+
+    def _remember_pose(self, stamp: float, camera: Pinhole, born: int) -> None:
+        """The points from row `born` on were made under the camera's pose."""
+        # Where memory runs out now, they remember none.
+        self._anchors[born : self._rows] = NO_POSE
+        anchor = self.poses.add(stamp, np.column_stack([camera.rotation, camera.translation]))
+        if self.poses.renumbered is not None:
+            old = self._anchors[:born]
+            self._anchors[:born] = np.where(old >= 0, self.poses.renumbered[old], NO_POSE)
+        self._anchors[born : self._rows] = anchor
 
     def _fuse(self, frame: Frame, camera: Pinhole) -> int:
         h, w = self._image.du.shape
@@ -152,6 +190,41 @@ class PointMap(BaseMap):
         self._live -= int(n)
         return np.sort(self._ids[removed[:n]])
 
+    # --- corrected poses ---------------------------------------------------------------------
+
+    @property
+    def unanchored(self) -> int:
+        """Live points that remember no pose, since a file without poses brought them: they never move."""
+        alive = self._points[: self._rows, WEIGHT] > 0
+        return int(np.count_nonzero(alive & (self._anchors[: self._rows] < 0)))
+
+    def plan_correction(self, correction: PoseCorrection, until: float) -> Moves:
+        """What the correction would move of what was posed up to the stamp `until`; nothing is changed."""
+        return plan(self.poses, correction, until, VOXEL_LIMIT * self.config.voxel_size / 2)
+
+    def correct(self, moves: Moves) -> MapCorrection:
+        """Moves the points with their poses; what meets in one voxel merges, weights added, and the older id stays.
+
+        Where memory runs out, MemoryError, and the map is as it was.
+        """
+        deltas, chosen, new_poses = deltas_of(self.poses, moves)
+        # On copies: where memory runs out, the map is as it was.
+        points, anchors = self._points[: self._rows].copy(), self._anchors[: self._rows].copy()
+        before = points[:, XYZ].copy()
+        move_points(points, anchors, deltas)
+        after = points[:, XYZ].copy()
+        index, gone, kept = index_merging(
+            self._index, before, after, points, anchors, self.config.voxel_size, self.config.max_weight
+        )
+        index.reserve_rows(len(self._ids))
+        self._index, self._live = index, self._live - len(gone)
+        self._points[: self._rows], self._anchors[: self._rows] = points, anchors
+        self.poses.replace(chosen, new_poses)
+        self.epoch += 1
+        self.corrected_epoch = self.epoch
+        none = np.empty(0, np.int64), np.empty((0, 4, 4))
+        return MapCorrection(self._ids[gone], self._ids[kept], gone, kept, before, after, *none)
+
     def neighbours(self, rows: Array) -> Neighbours:
         """The points in the 26 voxels around each of the rows int64 (N,), ascending, by their place among these."""
         return voxel_neighbours(self._index, rows)
@@ -167,7 +240,7 @@ class PointMap(BaseMap):
         if dead <= max(COMPACT_ROWS, COMPACT_SHARE * self._rows) and not is_short:
             return None
         new_rows = np.empty(self._rows, np.int64)
-        squeeze_rows(self._ids, self._points, new_rows)
+        squeeze_rows(self._ids, self._points, self._anchors, new_rows)
         self._index.squeeze(self._rows, new_rows)
         self._rows = self._live
         self.epoch += 1
@@ -181,10 +254,11 @@ class PointMap(BaseMap):
         with suppress(MemoryError):
             self._index.trim_blocks()
             places, points, ids = np.zeros(rows, np.int32), self._points[:rows].copy(), self._ids[:rows].copy()
-            following = self._index.blocks.following[:rows].copy()
+            following, anchors = self._index.blocks.following[:rows].copy(), self._anchors[:rows].copy()
             # All or none: kernels check no indices.
             self._sums, self._points, self._ids = self._sums._replace(places=places), points, ids
             self._index.blocks = self._index.blocks._replace(following=following)
+            self._anchors = anchors
             self._is_full = False
 
     @property
@@ -198,7 +272,7 @@ class PointMap(BaseMap):
             return False
         return held - self._kept_bytes >= COMPACT_BUDGET * self.budget_bytes
 
-    def _take_rows(self, ids: Array, points: Array, voxels: Array, blocks: int) -> None:
+    def _take_rows(self, ids: Array, points: Array, anchors: Array, voxels: Array, blocks: int) -> None:
         """Takes the arrays as they are; `blocks`: how many the voxels lie in."""
         alive = points[:, WEIGHT] > 0
         index = BlockIndex(room=max(MIN_BLOCKS, blocks + 1))
@@ -206,7 +280,7 @@ class PointMap(BaseMap):
             raise _damaged("two points share a voxel")
         places = np.zeros(len(ids), np.int32)
         self._clear()
-        self._index, self._ids, self._points = index, ids, points
+        self._index, self._ids, self._points, self._anchors = index, ids, points, anchors
         self._sums = self._sums._replace(places=places)
         self._rows, self._live = len(ids), int(alive.sum())
         self._is_full = False
@@ -214,28 +288,36 @@ class PointMap(BaseMap):
     def reset(self) -> None:
         """Empties the map. Ids go on counting; points of earlier `Visible`s are gone."""
         self._clear()
+        self.poses.reset()
         self.dropped_pixels = self.evicted = 0
         self._is_full = False
         self.epoch += 1
 
     def state(self) -> dict[str, Array]:
         """`ids` int64 (R,), `points` float32 (R, 10), `voxels` int32 (R, 3), `counters` int64 (2,): next id and
-        dropped pixels, `voxel_size` float64 (). R rows, dead ones (weight 0) included."""
+        dropped pixels, `voxel_size` float64 (). R rows, dead ones (weight 0) included. `anchors` int32 (R,) are the
+        numbers of the poses, -1 = none, which `PoseHistory.state` adds."""
         return {
             "ids": self._ids[: self._rows].copy(),
             "points": self._points[: self._rows].copy(),
             "voxels": self._index.voxels(self._rows),
             "counters": np.array([self._next_id, self.dropped_pixels], np.int64),
             "voxel_size": np.array(self.config.voxel_size),
+            "anchors": self._anchors[: self._rows].copy(),
+            **self.poses.state(),
         }
 
     def restore(self, state: Mapping[str, Array]) -> None:
         """Continues a map from its `state`, rows and ids as they were; the map is untouched if that fails.
 
-        Raises MapFileError (`damaged`).
+        A state without anchors, of an older file, gives points that no correction moves. Raises MapFileError
+        (`damaged`).
         """
         ids, points, voxels, counters = self._checked(state)
-        self._take_rows(ids.copy(), points.copy(), voxels, len(np.unique(voxels >> 3, axis=0)))
+        anchors, history = _checked_poses(state, len(ids))
+        blocks = len(np.unique(voxels >> 3, axis=0))
+        self._take_rows(ids.copy(), points.copy(), anchors.copy(), voxels, blocks)
+        self.poses.restore(*history)
         self._next_id, self.dropped_pixels = int(counters[0]), int(counters[1])
         self.epoch += 1
 
@@ -258,10 +340,32 @@ class PointMap(BaseMap):
             raise _damaged("its voxels are out of range")
         alive = points[:, WEIGHT] > 0
         place = points[alive, XYZ] / size - voxels[alive]
-        slack = 1e-3 + 1e-6 * np.abs(voxels[alive])
+        # A correction may leave a point half a voxel beside its voxel.
+        slack = 0.5 + 1e-3 + 1e-6 * np.abs(voxels[alive])
         if ((place < -slack) | (place > 1 + slack)).any():
             raise _damaged("its points lie outside their voxels")
         return ids, points, voxels, counters
+
+
+def _checked_poses(state: Mapping[str, Array], rows: int) -> tuple[Array, tuple[Array, Array, Array]]:
+    """The anchors of the rows, and what `PoseHistory.restore` takes."""
+    if "anchors" not in state:
+        return np.full(rows, NO_POSE, np.int32), (np.empty(0), np.empty((0, 3, 4)), np.zeros(2, np.int64))
+    anchors = checked_array(state, "anchors", np.int32, (rows,))
+    count = len(np.atleast_1d(state.get("pose_stamps", 0)))
+    stamps = checked_array(state, "pose_stamps", np.float64, (count,))
+    poses = checked_array(state, "poses", np.float64, (count, 3, 4))
+    stretch = checked_array(state, "pose_stretch", np.int64, (2,))
+    if rows and (anchors.min() < NO_POSE or anchors.max() >= count):
+        raise _damaged("its points remember poses that are not there")
+    if not (np.isfinite(stamps).all() and np.isfinite(poses).all()):
+        raise _damaged("its poses are not finite numbers")
+    begin, floating = int(stretch[0]), int(stretch[1])
+    if not 0 <= begin <= count or floating not in (0, 1) or floating > count - begin:
+        raise _damaged("its poses begin nowhere")
+    if (np.diff(stamps[begin:]) <= 0).any():
+        raise _damaged("its poses are not in the order of their stamps")
+    return anchors, (stamps, poses, stretch)
 
 
 def checked_array(state: Mapping[str, Array], name: str, dtype: type, shape: tuple[int, ...]) -> Array:

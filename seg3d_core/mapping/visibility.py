@@ -69,8 +69,8 @@ def _farthest_seen(x0, x1, y0, y1, z0, z1, camera, limits, w, h):
 def cull_blocks(blocks, count, voxel_size, camera, agreement, limits, w, h, out):
     """Writes the blocks that the image may see into `out`: (how many, points in them)."""
     edge = BLOCK_SIDE * voxel_size
-    # A little more than half: running means in float32 may leave their voxel by a rounding.
-    half = 0.501 * edge + 1e-4
+    # Half a voxel more than half: corrected poses may have left a point that far beside its voxel; and a rounding.
+    half = 0.501 * edge + 0.5 * voxel_size + 1e-4
     r, t = camera.rotation, camera.translation
     ex = half * (abs(r[0, 0]) + abs(r[0, 1]) + abs(r[0, 2]))
     ey = half * (abs(r[1, 0]) + abs(r[1, 1]) + abs(r[1, 2]))

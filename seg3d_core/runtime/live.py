@@ -8,6 +8,7 @@ copied state, text features in a fourth. Snapshots are immutable and replaced, n
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections import deque
@@ -27,8 +28,9 @@ from ..errors import BusyError, FrameError, Seg3DError
 from ..perception.topic import PushedMasks
 from ..scene import SegmentationJob, Segmented
 from ..storage import SavedScene, copy_scene, read_scene, restore_scene, write_scene
-from ..types import Frame, Masks2D, Objects2D, QueryResult, Snapshot, Visible
+from ..types import Frame, Masks2D, Objects2D, PoseCorrection, QueryResult, Snapshot, Visible
 from .autosave import Autosaver
+from .correction_counts import count_correction, unanchored_text, why_nothing
 from .mailbox import Inbox, Mailbox
 from .mask_worker import MaskWorker
 from .offline import Observer
@@ -84,6 +86,10 @@ class LiveRuntime:
         self._recorder = Recorder()
         self._reported: dict[str, float] = {}
         self._inbox = Inbox(_FRAMES_WAITING, config.runtime.max_waiting)
+        self._last_submitted = -math.inf
+        # The newest correction that the scene's thread has not taken yet, and the last frame's stamp when it came.
+        self._offered: tuple[PoseCorrection, float] | None = None
+        self._correction_lock = threading.Lock()
         self._masks = MaskWorker(config, self._recorder, self._report, self._hand_over, self._on_worker_error)
         self._masks.wants_objects = self._scene.wants_objects
         generator = self._masks.generator
@@ -152,6 +158,7 @@ class LiveRuntime:
 
     def submit(self, frame: Frame) -> None:
         """Hands a frame over; never blocks. When the scene can't keep up, older frames are dropped."""
+        self._last_submitted = frame.stamp
         if self._inbox.put_frame(frame):
             self._recorder.drop("overtaken")
 
@@ -159,6 +166,17 @@ class LiveRuntime:
         """Masks made elsewhere for the frame with this stamp (`perception.masks` is `topic`)."""
         if not self._inbox.offer(lambda: self._take_pushed_masks(stamp, masks)):
             self._recorder.drop("masks_overtaken")
+
+    def submit_correction(self, correction: PoseCorrection) -> None:
+        """New poses for frames of before. They are applied before the next segmentation, which begins as soon as it
+        can; of several that wait, the newest. Frames handed over from now on are posed in the corrected world."""
+        with self._correction_lock:
+            overtaken, self._offered = self._offered, (correction, self._last_submitted)
+        if overtaken is None:
+            self._inbox.put(self._take_correction)
+        else:
+            self._recorder.count("corrections")
+            self._recorder.count("corrections overtaken")
 
     def count_drop(self, reason: str, n: int = 1) -> None:
         """A frame that did not even reach the runtime."""
@@ -204,7 +222,7 @@ class LiveRuntime:
     def _offer_autosave(self) -> None:
         scene, autosaver = self._scene, self._autosaver
         if scene.frames and autosaver is not None:
-            autosaver.offer(self._copy, (scene.generation, scene.frames, scene.keyframes))
+            autosaver.offer(self._copy, (scene.generation, scene.corrector.count, scene.frames, scene.keyframes))
 
     def load(self, path: Path, timeout: float = 60.0) -> Snapshot:
         """Replaces the map by a saved one and goes on from there. Raises MapFileError; then the map is as before
@@ -315,6 +333,30 @@ class LiveRuntime:
             log.exception("budgets could not shrink")
         self._report("error", "out_of_memory", f"memory ran out ({who}): budgets shrink, the map goes on with less")
 
+    def _take_correction(self) -> None:
+        with self._correction_lock:
+            offered, self._offered = self._offered, None
+        if offered is None:
+            return
+        overtaken = self._scene.corrector.waits
+        outcome = self._scene.offer_correction(*offered)
+        count_correction(self._recorder, outcome)
+        if overtaken:
+            self._recorder.count("corrections overtaken")
+        if outcome.state == "waiting":
+            self._begin_segmentation()
+        elif outcome.state != "small":
+            self._report("warning", "correction", f"a correction of poses moves nothing: {why_nothing(outcome)}")
+        if outcome.unanchored:
+            self._report("warning", "unanchored", unanchored_text(outcome))
+
+    def _apply_correction(self) -> None:
+        if self._scene.corrector.waits:
+            with self._recorder.stage("correct"):
+                outcome = self._scene.apply_correction()
+            if outcome is not None:
+                count_correction(self._recorder, outcome)
+
     def _observe(self, seen: _Observation) -> None:
         if seen.generation != self._scene.generation:
             return
@@ -337,6 +379,7 @@ class LiveRuntime:
         self._answering, waiting = list(self._waiters), self._waiters
         waiting.clear()
         try:
+            self._apply_correction()
             with self._recorder.stage("segment: copy"):
                 job = self._scene.begin_segmentation()
         except BaseException as error:
@@ -348,6 +391,7 @@ class LiveRuntime:
         if isinstance(outcome, Exception):
             self._end_segmentation(outcome)
             return
+        is_current = self._scene.is_current(job)
         try:
             with self._recorder.stage("segment: ids"):
                 snapshot = self._scene.finish_segmentation(job, outcome)
@@ -357,7 +401,7 @@ class LiveRuntime:
         self._recorder.count("segmentations")
         for change in snapshot.changes:
             self._recorder.count(f"instances {change.kind}")
-        if job.generation == self._scene.generation:
+        if is_current:
             self._publish(self._text.with_names(snapshot))
             self._text.offer(self.snapshot)
         self._end_segmentation(self.snapshot)
@@ -367,7 +411,8 @@ class LiveRuntime:
         for future in self._answering:
             _answer(future, outcome)
         self._answering = []
-        if self._waiters or self._since_segmentation >= self.config.runtime.segment_every:
+        due = self._since_segmentation >= self.config.runtime.segment_every
+        if self._waiters or due or self._scene.corrector.waits:
             self._begin_segmentation()
 
     def _reset(self) -> None:

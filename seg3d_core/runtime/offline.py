@@ -10,10 +10,12 @@ from typing import Protocol
 
 from ..budgets import is_out_of_memory
 from ..errors import FrameError
+from ..mapping.corrections import CorrectionOutcome
 from ..perception.base import MaskGenerator, look
 from ..scene import Scene
 from ..sources.base import Source
-from ..types import Frame, Masks2D, Snapshot, Visible
+from ..types import Frame, Masks2D, PoseCorrection, Snapshot, Visible
+from .correction_counts import count_correction
 from .statistics import Recorder, Statistics
 
 log = logging.getLogger(__name__)
@@ -36,6 +38,7 @@ class OfflineResult:
 
     snapshot: Snapshot
     statistics: Statistics
+    corrected: CorrectionOutcome | None = None
 
 
 def run_offline(
@@ -46,10 +49,12 @@ def run_offline(
     observers: tuple[Observer, ...] = (),
     on_frame: Callable[[int, int], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
+    correction: PoseCorrection | None = None,
 ) -> OfflineResult:
     """Runs a scene over a source. A bad frame is dropped and counted; `on_frame(done, points)` shows progress.
 
-    `should_stop` is asked after each frame; the result is then what was seen so far.
+    `should_stop` is asked after each frame; the result is then what was seen so far. The map follows a `correction`
+    after the last frame.
     """
     recorder = Recorder()
     since_segmentation = 0
@@ -66,6 +71,7 @@ def run_offline(
             break
     if since_segmentation or not scene.snapshot.sequence:
         _segment(scene, recorder, observers)
+    corrected = None if correction is None else _correct(scene, correction, recorder, observers)
     for reason, n in source.drops.items():
         recorder.drop(f"source: {reason}", n)
     statistics = recorder.read(
@@ -74,7 +80,7 @@ def run_offline(
         instances=len(scene.snapshot.instances),
         last_stamp=scene.stamp,
     )
-    return OfflineResult(scene.snapshot, statistics)
+    return OfflineResult(scene.snapshot, statistics, corrected)
 
 
 def _one_frame(
@@ -115,6 +121,20 @@ def _observe(scene: Scene, frame: Frame, visible: Visible, masks: MaskGenerator,
     recorder.count("keyframes")
     recorder.count("masks", sum(map(len, found.label_images)))
     return found
+
+
+def _correct(
+    scene: Scene, correction: PoseCorrection, recorder: Recorder, observers: tuple[Observer, ...]
+) -> CorrectionOutcome:
+    offered = scene.offer_correction(correction)
+    count_correction(recorder, offered)
+    with recorder.stage("correct"):
+        applied = scene.apply_correction()
+    if applied is None:
+        return offered
+    count_correction(recorder, applied)
+    _segment(scene, recorder, observers)
+    return applied
 
 
 def _segment(scene: Scene, recorder: Recorder, observers: tuple[Observer, ...]) -> None:

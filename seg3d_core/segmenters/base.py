@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Protocol, runtime_checkable
 
 from ..budgets import Holder
-from ..types import Array, Cloud, Frame, Instances, Masks2D, Objects2D, View
+from ..types import Array, Cloud, Frame, Instances, MapCorrection, Masks2D, Objects2D, View
 
 
 class Segmentation(Protocol):
@@ -22,7 +22,7 @@ class Segmentation(Protocol):
 
 
 class Segmenter(Protocol):
-    """Single-threaded. `rows` are rows of the map's arrays; they move only through `remap`."""
+    """Single-threaded. `rows` are rows of the map's arrays; they move through `remap` and merge through `correct`."""
 
     def observe(self, keyframe: int, rows: Array, pixels: Array, depths: Array, masks: tuple[Masks2D, ...]) -> None:
         """One keyframe: its visible points' rows int64 (n,), pixels float32 (n, 2), depths float32 (n,).
@@ -41,6 +41,10 @@ class Segmenter(Protocol):
 
     def remap(self, new_rows: Array) -> None:
         """The map was compacted: row r is now `new_rows[r]`, or is gone where that is -1."""
+        ...
+
+    def correct(self, correction: MapCorrection) -> None:
+        """Poses were corrected: points and keyframes moved, points merged."""
         ...
 
     def reset(self) -> None: ...

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 
 from ..budgets import Holder
-from ..types import Array, Cloud, Frame, Masks2D, Objects2D
+from ..types import Array, Cloud, Frame, MapCorrection, Masks2D, Objects2D
 from .base import ObjectSegmenter, Segmentation, Segmenter
 
 
@@ -57,6 +57,10 @@ class SegmenterGroup:
     def remap(self, new_rows: Array) -> None:
         for segmenter in self._segmenters.values():
             segmenter.remap(new_rows)
+
+    def correct(self, correction: MapCorrection) -> None:
+        for segmenter in self._segmenters.values():
+            segmenter.correct(correction)
 
     def reset(self) -> None:
         for segmenter in self._segmenters.values():

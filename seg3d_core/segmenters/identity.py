@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from ..errors import MapFileError
-from ..types import Array, Cloud, IdentityChange, Instances
+from ..types import Array, Cloud, IdentityChange, Instances, MapCorrection
 from .matching import common_points, greedy_pairs
 from .past_instances import PastInstances
 
@@ -81,6 +81,16 @@ class IdentityTracker:
         self._past.add(self._previous.select(partner_of_old < 0), cloud if self._cloud is None else self._cloud)
         self._previous, self._cloud = replace(instances, ids=ids), cloud
         return self._previous, changes
+
+    def correct(self, correction: MapCorrection, cloud: Cloud) -> None:
+        """The map's points moved and merged, and are `cloud` now: the instances hold what they held, under the ids of
+        now, each point once."""
+        before = self._previous
+        owner = np.repeat(np.arange(len(before)), before.sizes)
+        pairs = np.unique(np.stack([owner, correction.renamed(before.point_ids)], axis=1), axis=0)
+        indptr = np.searchsorted(pairs[:, 0], np.arange(len(before) + 1))
+        self._previous = replace(before, indptr=indptr.astype(np.int64), point_ids=pairs[:, 1].copy())
+        self._cloud = cloud
 
     def _changes(
         self, ids: Array, new: Array, old: Array, partner_of_new: Array, partner_of_old: Array

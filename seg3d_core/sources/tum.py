@@ -24,9 +24,10 @@ import logging
 from pathlib import Path
 
 import numpy as np
+from scipy.spatial.transform import Rotation
 
 from ..errors import SourceError
-from ..types import Array, Camera
+from ..types import Array, Camera, PoseCorrection
 from .images import FileSequence, FrameFiles, first_size
 from .trajectory import Trajectory, associate
 
@@ -84,6 +85,27 @@ class TumSource(FileSequence):
 
 def read_trajectory(path: Path) -> Trajectory:
     """`stamp tx ty tz qx qy qz qw` a line. Raises SourceError."""
+    table = _pose_table(path)
+    return Trajectory(table[:, 0], table[:, 1:4], table[:, 4:8])
+
+
+def read_correction(path: Path) -> PoseCorrection:
+    """The same lines as corrected poses of frames, as they are; what is no pose is NaN. Raises SourceError."""
+    if not path.is_file():
+        raise SourceError(
+            f"{path} is no file: corrected poses are lines of `stamp tx ty tz qx qy qz qw`, as TUM's tools write them"
+        )
+    table = _pose_table(path)
+    length = np.linalg.norm(table[:, 4:8], axis=1)
+    good = np.isfinite(table).all(axis=1) & (length > 1e-9)
+    poses = np.full((len(table), 4, 4), np.nan)
+    poses[good] = np.eye(4)
+    poses[good, :3, 3] = table[good, 1:4]
+    poses[good, :3, :3] = Rotation.from_quat(table[good, 4:8]).as_matrix()
+    return PoseCorrection(table[:, 0], poses)
+
+
+def _pose_table(path: Path) -> Array:
     rows = [line.replace(",", " ").split() for line in _lines(path)]
     try:
         table = np.array([row[:8] for row in rows], float).reshape(-1, 8)
@@ -91,7 +113,7 @@ def read_trajectory(path: Path) -> Trajectory:
         raise SourceError(f"{path}: every line must be eight numbers: stamp tx ty tz qx qy qz qw") from None
     if not len(table):
         raise SourceError(f"{path} holds no poses")
-    return Trajectory(table[:, 0], table[:, 1:4], table[:, 4:8])
+    return table
 
 
 def _read_list(path: Path) -> tuple[Array, list[str]]:

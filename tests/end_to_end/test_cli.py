@@ -12,6 +12,8 @@ import time
 import numpy as np
 import pytest
 
+from seg3d_core.geometry import matrix_to_quaternion
+
 SMALL = ("--set", "map.voxel_size=0.05", "--set", "re0.min_points=20", "--set", "query.encoder=none")
 
 
@@ -151,3 +153,53 @@ def test_check_says_fine(box_room_folder):
     done = seg3d("check", box_room_folder, "--json")
     report = json.loads(done.stdout)
     assert done.returncode == 0 and report["ok"], report
+
+
+def tum_file(path, folder, off=(0.0, 0.0, 0.0), stamps=None):
+    """The poses of a folder in ScanNet's layout as lines of `stamp tx ty tz qx qy qz qw`, off by so many metres."""
+    names = sorted((p.stem for p in (folder / "pose").iterdir()), key=int)
+    poses = [np.loadtxt(folder / "pose" / f"{name}.txt") for name in names]
+    lines = [
+        " ".join(f"{n:.9g}" for n in (stamp, *(pose[:3, 3] + off), *matrix_to_quaternion(pose)))
+        for stamp, pose in zip(stamps or range(len(poses)), poses, strict=True)
+    ]
+    path.write_text("# stamp tx ty tz qx qy qz qw\n" + "\n".join(lines) + "\n")
+    return path
+
+
+def test_a_run_follows_corrected_poses(results, box_room_folder, tmp_path):
+    file = tum_file(tmp_path / "corrected.txt", box_room_folder, off=(1.0, 2.0, 0.0))
+    with file.open("a") as lines:
+        lines.write("999.0 0 0 0 0 0 0 1\n3.0 0 0 0 0 0 0 0\n")
+    words = (
+        "run",
+        box_room_folder,
+        "--masks",
+        box_room_folder / "instance",
+        "--corrections",
+        file,
+        *SMALL,
+        "-o",
+        "rate=1",
+    )
+    done = seg3d(*words, "--out", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    assert "followed the corrected poses" in done.stderr, done.stderr
+    assert "2 poses of" in done.stderr, done.stderr.split("points merged")[1]
+    counters = json.loads((tmp_path / "out" / "report.json").read_text())["counters"]
+    assert counters["corrections applied"] == counters["correction poses improper"] == 1
+    with np.load(results / "instances.npz") as a, np.load(tmp_path / "out" / "instances.npz") as b:
+        assert np.abs(np.median(b["xyz"] - np.median(a["xyz"], axis=0), axis=0) - (1, 2, 0)).max() < 0.03
+
+
+def test_corrected_poses_that_fit_nothing_are_told(box_room_folder, tmp_path):
+    words = ("run", box_room_folder, "--masks", box_room_folder / "instance", *SMALL, "--out", tmp_path / "out")
+    late = tum_file(tmp_path / "late.txt", box_room_folder, stamps=[1e9 + i for i in range(12)])
+    done = seg3d(*words, "--corrections", late)
+    assert done.returncode == 0 and "none of its stamps is one of a frame" in done.stderr
+    (tmp_path / "words.txt").write_text("a b c d e f g h\n")
+    for file, sentence in (("none.txt", "is no file"), ("words.txt", "eight numbers")):
+        done = seg3d(*words, "--overwrite", "--corrections", tmp_path / file)
+        assert done.returncode == 2 and sentence in done.stderr and "Traceback" not in done.stderr
+    done = seg3d(*words, "--overwrite", "--corrections", late, "--points", tmp_path / "cloud.npz")
+    assert done.returncode == 2 and "leave one out" in done.stderr

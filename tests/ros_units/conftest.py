@@ -83,6 +83,7 @@ class FakeRuntime:
     def __init__(self):
         self.frames: list = []
         self.masks: list = []
+        self.corrections: list = []
         self.drops: dict[str, int] = {}
 
     def submit(self, frame):
@@ -90,6 +91,9 @@ class FakeRuntime:
 
     def submit_masks(self, stamp, masks):
         self.masks.append((stamp, masks))
+
+    def submit_correction(self, correction):
+        self.corrections.append(correction)
 
     def count_drop(self, reason, n=1):
         self.drops[reason] = self.drops.get(reason, 0) + n
@@ -176,6 +180,7 @@ def input_parameters():
     """What the inputs read, at its defaults."""
     return {
         "rgb_topic": "rgb", "depth_topic": "depth", "camera_info_topic": "info", "mask_topic": "masks",
-        "pose_topic": "pose", "pose_source": "tf", "pose_frame": "", "camera_frame": "", "map_frame": "map",
+        "pose_topic": "pose", "pose_source": "tf", "pose_frame": "", "camera_frame": "", "correction_source": "none",
+        "correction_topic": "corrections", "correction_frame": "", "map_frame": "map",
         "sync_slop": 0.02, "sync_queue": 10, "pose_timeout": 2.0, "rectified": False, "perception.masks": "geometric",
     }  # fmt: skip

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from seg3d_core.errors import MapFileError
 from seg3d_core.segmenters.identity import IdentityTracker
-from seg3d_core.types import Array, Cloud, IdentityChange, Instances
+from seg3d_core.types import Array, Cloud, IdentityChange, Instances, MapCorrection
 
 
 def make_tracker(budget_bytes: int = 1_000_000) -> IdentityTracker:
@@ -237,3 +237,20 @@ def test_the_past_keeps_its_budget_and_forgets_who_is_gone_for_longest(sizes: li
     remembered = tracker.state()["past_ids"].tolist()
     assert remembered == wanted
     assert tracker.evicted == len(sizes) - 1 - len(remembered)
+
+
+def test_instances_of_before_hold_merged_points_once_under_their_new_ids():
+    tracker = make_tracker()
+    before, _ = tracker.assign(instances([1, 2, 3, 4], [5, 6, 7]), line())
+    none = np.empty((0, 3))
+    tracker.correct(
+        MapCorrection(
+            np.array([4, 7, 6]), np.array([1, 5, 2]), np.array([3, 6, 5]), np.array([0, 4, 1]),
+            none, none, np.empty(0, np.int64), np.empty((0, 4, 4)),
+        ),
+        line(1, 6),
+    )  # fmt: skip
+    state = tracker.state()
+    assert state["point_ids"].tolist() == [1, 2, 3, 2, 5] and state["indptr"].tolist() == [0, 3, 5]
+    after, changes = tracker.assign(instances([1, 2, 3], [2, 5]), line(1, 6))
+    assert after.ids.tolist() == before.ids.tolist() and not changes

@@ -16,7 +16,7 @@ from ...lifting.mask_lookup import masks_at
 from ...lifting.mask_votes import MaskVotes
 from ...lifting.view_shapes import with_shapes
 from ...lifting.views import sightings
-from ...types import Array, Cloud, Instances, Masks2D, View
+from ...types import Array, Cloud, Instances, MapCorrection, Masks2D, View
 from .base import FIRST_LABEL, Reading, StateCopy
 from .readings import reading_of
 
@@ -89,6 +89,10 @@ class Re0Segmenter:
         self._votes.remap(new_rows)
         self._log.remap(new_rows)
         self.make_room()
+
+    def correct(self, correction: MapCorrection) -> None:
+        self._votes.merge(correction.gone_rows, correction.kept_rows)
+        self._log.correct(correction)
 
     def reset(self) -> None:
         self._votes.reset()

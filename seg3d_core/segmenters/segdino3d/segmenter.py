@@ -16,7 +16,7 @@ from ...lifting.object_queries import ObjectQueryBank
 from ...lifting.point_features import PointFeatures, view_distances
 from ...models.architecture import same_source
 from ...models.predictions import Predictor
-from ...types import Array, Cloud, Frame, Masks2D, Objects2D
+from ...types import Array, Cloud, Frame, MapCorrection, Masks2D, Objects2D
 from .inference import CHANNELS, SegDino3DSegmentation, StateCopy, segment_cloud
 
 # Features are averaged in pieces of this many points, so that no copy at full precision exists of all.
@@ -109,6 +109,11 @@ class SegDino3DSegmenter:
     def remap(self, new_rows: Array) -> None:
         self._features.remap(new_rows)
         self._log.remap(new_rows)
+
+    def correct(self, correction: MapCorrection) -> None:
+        self._features.merge(correction.gone_rows, correction.kept_rows)
+        self._bank.move(correction.keyframes, correction.deltas)
+        self._log.correct(correction)
 
     def reset(self) -> None:
         self._features.reset()

@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 from geometry_msgs.msg import PoseStamped
 from nav_msgs.msg import Odometry
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
@@ -19,7 +20,7 @@ from tf2_msgs.msg import TFMessage
 from seg3d_core.errors import FrameError
 from seg3d_core.types import Camera
 
-from . import backends, convert, qos, validate
+from . import backends, convert, corrections, qos, validate
 from .report import Reporter
 from .transforms import PoseProvider, TfPoses, TopicPoses, TransformError
 
@@ -103,7 +104,8 @@ class Input:
 
 
 class Inputs:
-    """All subscriptions of the node. `runtime` takes `submit(frame)` and `submit_masks(stamp, masks)`."""
+    """All subscriptions of the node. `runtime` takes `submit(frame)`, `submit_masks(stamp, masks)` and
+    `submit_correction(correction)`."""
 
     def __init__(self, node: Any, parameters: Any, runtime: Any, report: Reporter):
         self.node, self.parameters, self.runtime, self.report = node, parameters, runtime, report
@@ -150,6 +152,12 @@ class Inputs:
             out.append(Input(self, "pose", p["pose_topic"], kind, self._on_pose))
         if p["perception.masks"] == "topic":
             out.append(Input(self, "masks", p["mask_topic"], Image, self._on_masks))
+        if p["correction_source"] != "none":
+            kind = corrections.message_type(p["correction_source"])
+            self.reader = corrections.CorrectionReader(
+                p["correction_source"], p["map_frame"], p["correction_frame"], self._camera_in
+            )
+            out.append(Input(self, "corrections", p["correction_topic"], kind, self._on_correction))
         return {each.role: each for each in out}
 
     def close(self) -> None:
@@ -223,6 +231,22 @@ class Inputs:
     def _on_masks(self, message: Image) -> None:
         stamp = validate.header(message, "the label image")
         self.runtime.submit_masks(stamp, self.maker.masks(message, self.camera))
+
+    def _on_correction(self, message: Any) -> None:
+        self.runtime.submit_correction(self.reader.read(message))
+
+    def _camera_in(self, frame: str) -> np.ndarray:
+        """The camera's pose (4, 4) in a frame of the robot, as of the newest image."""
+        colour = self.inputs["colour"]
+        camera = self.parameters["camera_frame"] or colour.frame_id
+        if not camera:
+            raise FrameError("correction_early", "a correction came before any image, so it moves nothing")
+        try:
+            return self.buffer.lookup(frame, camera, colour.stamps[-1] if colour.stamps else 0.0)
+        except TransformError as error:
+            raise FrameError(
+                "correction_no_camera", f"where the camera is in {frame!r} (correction_frame) is not known: {error}"
+            ) from None
 
     def _on_match(self, rgb: Image, depth: Image) -> None:
         """Images and poses are separate streams: the pose often comes after the frame. So wait for it."""

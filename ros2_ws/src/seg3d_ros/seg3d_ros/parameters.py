@@ -18,6 +18,8 @@ from rclpy.validate_topic_name import validate_topic_name
 from seg3d_core.config import PROFILES, Config, build, flatten, iterate
 from seg3d_core.errors import ConfigError
 
+from .corrections import SOURCES as CORRECTION_SOURCES
+
 
 @dataclass(frozen=True)
 class Own:
@@ -54,6 +56,14 @@ OWN = (
     Own("pose_source", "tf", "where the camera's pose comes from", choices=("tf", "pose", "odometry")),
     Own("pose_topic", "pose", "PoseStamped or Odometry, read if pose_source is pose or odometry"),
     Own("pose_frame", "", "frame whose pose the topic gives; empty: Odometry's child_frame_id, or the camera"),
+    Own(
+        "correction_source",
+        "none",
+        "corrected poses of frames of before (loop closure), which the map follows",
+        choices=CORRECTION_SOURCES,
+    ),
+    Own("correction_topic", "corrections", "where they come, read if correction_source is not none"),
+    Own("correction_frame", "", "frame whose poses they are, as base_link for RTAB-Map's; empty: the camera's"),
     Own("camera_frame", "", "optical frame of the camera; empty: the colour images' frame_id"),
     Own("rectified", False, "the images are rectified: take P of camera_info and no distortion"),
     Own("sync_slop", 0.02, "largest distance of the stamps of one frame [s]", 0.0, 1.0, live=True),

@@ -20,7 +20,7 @@ from seg3d_core.config import Config
 from seg3d_core.errors import Seg3DError
 from seg3d_core.runtime import LiveRuntime
 
-from . import backends, explain, paths
+from . import backends, corrections, explain, paths
 from .diagnostics import Diagnostics
 from .inputs import Inputs
 from .outputs import Outputs
@@ -74,6 +74,8 @@ class SegmentNode(LifecycleNode):
         try:
             self.recording = _recording(self.parameters["recording"])
             config = self.parameters.config()
+            if self.parameters["correction_source"] != "none":
+                corrections.message_type(self.parameters["correction_source"])
             self._tell_parts(config)
             runtime = LiveRuntime(
                 config,

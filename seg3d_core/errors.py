@@ -36,6 +36,10 @@ class FrameError(Seg3DError):
         self.reason = reason
 
 
+class ModelOutputError(FrameError):
+    """What a model said of a frame is no answer: wrong shapes, numbers that are none. The frame itself is good."""
+
+
 class MapFileError(Seg3DError):
     """A saved map that is missing, damaged, of a newer format, or may not be written.
 

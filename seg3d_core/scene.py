@@ -9,6 +9,7 @@ then `segment`. A live program splits the last one: `begin_segmentation` copies 
 from __future__ import annotations
 
 import logging
+import math
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -439,7 +440,9 @@ class PoseGate:
         self._suspects: deque[tuple[float, Array]] = deque(maxlen=_FRAMES_TO_TRUST_A_JUMP)
 
     def check(self, stamp: float, pose: Array) -> None:
-        """Raises FrameError for a stamp that runs back a little, or a pose that jumps."""
+        """Raises FrameError for a stamp that is none or runs back a little, or a pose that jumps."""
+        if not math.isfinite(stamp):
+            raise FrameError("stamp", f"the stamp is {stamp}: a finite time in seconds is wanted")
         if self._last is not None:
             since = stamp - self._last[0]
             if -_RESTART < since < 0.0:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
+import numpy as np
+
+from ..errors import ModelOutputError
 from ..types import Array, FeatureMap, Frame, Masks2D, ObjectQueries2D, Objects2D
 
 
@@ -50,12 +53,34 @@ def detect_all(detector: Detector2D, frame: Frame) -> Objects2D:
 
 
 def look(model: MaskGenerator, frame: Frame, with_objects: bool) -> tuple[Masks2D | None, Objects2D | None]:
-    """The masks of a frame and, if they are wanted and the model is a detector too, its objects; one run for both."""
+    """The masks of a frame and, if they are wanted and the model is a detector too, its objects; one run for both.
+
+    Raises ModelOutputError where what the model says cannot be true of the frame.
+    """
     if not (with_objects and isinstance(model, Detector2D)):
-        return model.masks(frame), None
+        return _checked(model, model.masks(frame), frame), None
     objects = detect_all(model, frame)
     masks = objects.queries.masks
-    return model.masks(frame) if masks is None else masks, objects
+    return _checked(model, model.masks(frame) if masks is None else masks, frame), objects
+
+
+def _checked(model: MaskGenerator, found: Masks2D | None, frame: Frame) -> Masks2D | None:
+    """Models are others' code: what they return is looked at before it may change votes."""
+    if found is None:
+        return None
+    if not isinstance(found, Masks2D):
+        raise ModelOutputError("masks_type", f"{model.id} returned {type(found).__name__}; Masks2D or None is wanted")
+    for image in found.label_images:
+        shape, scores = np.shape(image.labels), np.asarray(image.scores)
+        if shape != frame.depth.shape:
+            raise ModelOutputError("mask_size", f"{model.id} gave masks of {shape}, the frame is {frame.depth.shape}")
+        if not np.issubdtype(np.asarray(image.labels).dtype, np.integer):
+            raise ModelOutputError("mask_numbers", f"{model.id} gave labels of {image.labels.dtype}, not whole numbers")
+        if image.labels.size and not 0 <= image.labels.min() <= image.labels.max() <= len(scores):
+            raise ModelOutputError("mask_numbers", f"{model.id} gave mask numbers outside of 0 to {len(scores)}")
+        if scores.ndim != 1 or not np.isfinite(scores).all():
+            raise ModelOutputError("mask_scores", f"{model.id} gave scores that are no finite numbers")
+    return found
 
 
 class BoxSegmenter(Protocol):

@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 
 from .. import image_file
+from ..errors import WeightsError
 from ..perception.base import Encoder
 from ..types import Array, Snapshot, View
 
@@ -106,10 +107,20 @@ class InstanceFeatures:
                     owners.append(key)
         if not crops:
             return
-        vectors = self._encoder.encode_images(crops)
+        vectors = checked_features(self._encoder, self._encoder.encode_images(crops), len(crops))
         for key in dict.fromkeys(owners):
             rows = [i for i, owner in enumerate(owners) if owner == key]
             self._cache[key] = vectors[rows].mean(0).astype(np.float32)
+
+
+def checked_features(encoder: Encoder, features: Array, count: int) -> Array:
+    """What an encoder gave for `count` texts or crops. Raises WeightsError where that compares with nothing."""
+    shape, wanted = np.shape(features), (count, encoder.dim)
+    if shape != wanted:
+        raise WeightsError(f"the text encoder {encoder.id} gave features of {shape}, not {wanted}: do its files fit?")
+    if not np.isfinite(features).all():
+        raise WeightsError(f"the text encoder {encoder.id} gave features that are no finite numbers: check its weights")
+    return features
 
 
 def decode_image(jpeg: bytes) -> Array | None:

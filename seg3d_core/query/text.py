@@ -15,7 +15,7 @@ from ..errors import ConfigError, QueryError, printable
 from ..perception.base import Encoder
 from ..types import Answer, Array, QueryResult, Snapshot
 from . import calibration
-from .features import InstanceFeatures
+from .features import InstanceFeatures, checked_features
 from .sizes import TypicalSizes, edges_of, is_structure
 
 # The largest value that runtime.max_query_length allows.
@@ -155,7 +155,8 @@ class TextQuery:
         with self._features.lock:
             new = [t for t in dict.fromkeys(texts) if t not in self._text_features]
             if new:
-                self._text_features.update(zip(new, self._encoder.encode_text(new), strict=True))
+                found = checked_features(self._encoder, self._encoder.encode_text(new), len(new))
+                self._text_features.update(zip(new, found, strict=True))
             found = np.stack([self._text_features[t] for t in texts])
             while len(self._text_features) > max(_TEXTS_REMEMBERED, len(texts)):
                 del self._text_features[next(iter(self._text_features))]

@@ -295,9 +295,10 @@ class LiveRuntime:
                 )
 
     def _take_frame(self, frame: Frame) -> None:
+        last_stamp = self._scene.stamp
         with self._recorder.stage("integrate"):
             visible = self._scene.add_frame(frame)
-        self._recorder.count("frames")
+        self._recorder.frame(frame.stamp, last_stamp, len(visible))
         if self._pushed is not None:
             self._recent.add(frame, visible)
             masks = self._pushed.masks(frame)

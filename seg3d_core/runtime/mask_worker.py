@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from ..build import build_masks
 from ..config import Config
-from ..errors import ConfigError, FrameError, WeightsError
+from ..errors import ConfigError, FrameError, ModelOutputError, WeightsError
 from ..perception.base import MaskGenerator, look
 from ..types import Frame, Masks2D, Objects2D, Visible
 from .mailbox import Mailbox
@@ -134,6 +134,10 @@ class MaskWorker:
         except FrameError as error:
             self._recorder.drop(error.reason)
             self._report("warning", error.reason, f"no masks for a keyframe: {error}")
+            if isinstance(error, ModelOutputError):
+                self._failures += 1
+                if self._failures >= _FAILURES_TO_SWITCH_OFF:
+                    self._switch_off(error)
         except Exception as error:  # a model that throws must not stop the mapping
             self._recorder.count("perception errors")
             log.exception("masks of one keyframe failed")

@@ -89,9 +89,10 @@ def _one_frame(
     """True when the frame was a keyframe with masks."""
     found: Masks2D | None = None
     try:
+        last_stamp = scene.stamp
         with recorder.stage("integrate"):
             visible = scene.add_frame(frame)
-        recorder.count("frames")
+        recorder.frame(frame.stamp, last_stamp, len(visible))
         recorder.count("visible_points", len(visible))
         if masks.chooses_keyframes or scene.is_keyframe(frame, visible):
             found = _observe(scene, frame, visible, masks, recorder)

@@ -128,6 +128,14 @@ class Recorder:
             self._drops[reason] += n
             return self._drops[reason]
 
+    def frame(self, stamp: float, last_stamp: float, seen: int) -> None:
+        """Counts a frame that the map took; `last_stamp` is that of the frame before, `seen` the points it sees."""
+        self.count("frames")
+        if stamp < last_stamp:  # only what is over a second gets so far: a bag that loops, a simulator's restart
+            self.count("time restarts")
+        if not seen:
+            self.count("frames that saw nothing")
+
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
         """Times the block, also when it throws."""

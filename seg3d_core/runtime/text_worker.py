@@ -127,9 +127,12 @@ class TextWorker:
             try:
                 self._prepare(*offered)
             except Seg3DError as error:
+                self._recorder.count("text errors")
+                self._fault = str(error)
                 self._report("warning", "text", f"text queries are off: {error}")
             except Exception as error:
                 self._recorder.count("text errors")
+                self._fault = str(error) or type(error).__name__
                 log.exception("preparing text features failed")
                 self._on_error(error, "text")
                 self._report("error", "text", "preparing text features failed (traceback in the log)")
@@ -140,6 +143,7 @@ class TextWorker:
             return
         with self._recorder.stage("features"):
             done = query.prepare(snapshot, self._should_stop)
+        self._fault = ""
         if not done or not self._config.query.labels:
             return
         names = query.labels(snapshot)

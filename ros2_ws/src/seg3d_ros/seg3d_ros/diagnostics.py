@@ -7,6 +7,7 @@ import threading
 import time
 from typing import Any
 
+import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.clock import Clock, ClockType
@@ -95,6 +96,7 @@ class Diagnostics:
             "frames per second": f"{self._rates.get('frames', 0.0):.1f}",
             "pairs matched": situation.matched,
             "waiting for a pose": len(self.inputs.waiting),
+            "image callbacks": self._image_callbacks(),
             "camera_info": "known" if situation.camera_known else "not yet",
             "pose": situation.pose_chain or "no image has arrived, so its frame is unknown",
             "use_sim_time": situation.use_sim_time,
@@ -112,6 +114,12 @@ class Diagnostics:
         self._say(text, re.sub(r"\d+", "", reasons[0]))
         values |= {f"cause {n}": reason for n, reason in enumerate(reasons, 1)}
         return self._status("input", WARN, text, values)
+
+    def _image_callbacks(self) -> str:
+        taken = list(self.inputs.image_ms)
+        if not taken:
+            return "none yet"
+        return f"median {np.median(taken):.2f} ms, p95 {np.percentile(taken, 95):.2f} ms"
 
     def _say(self, text: str, kind: str) -> None:
         """Into the log: soon when the first cause is a new one, now and then while no frame has come at all."""

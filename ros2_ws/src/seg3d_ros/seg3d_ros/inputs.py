@@ -97,10 +97,14 @@ class Input:
         if hasattr(message, "header"):
             self.frame_id = message.header.frame_id
             self.stamps.append(validate.seconds(message.header.stamp))
+        start = time.perf_counter()
         try:
             self.callback(message)
         except FrameError as error:
             self.inputs.report.drop(error.reason, str(error))
+        finally:
+            if self.kind is Image:
+                self.inputs.image_ms.append((time.perf_counter() - start) * 1e3)
 
 
 class Inputs:
@@ -114,6 +118,7 @@ class Inputs:
         self.closed = False
         self.camera: tuple[Camera, str] | None = None
         self.frames = 0
+        self.image_ms: deque[float] = deque(maxlen=1000)  # how long the newest image callbacks took
         self.last_frame = time.monotonic()  # when a frame was last complete; at first, when we began to listen
         self.maker = convert.FrameMaker()
         self.waiting: deque[tuple[float, Image, Image]] = deque()  # since when, colour, depth

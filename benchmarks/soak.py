@@ -1,0 +1,319 @@
+"""Frames for an hour: does memory stay, does latency, do ids?
+
+    python benchmarks/soak.py [--minutes 60] [--rate 5] [--scenes PATH...] [--masks geometric] [--ros] [--out DIR]
+
+A stream that starts over: the scenes one after the other, each in a place of its own, then simulated time jumps back
+and all comes anew, but for a box in each scene that has moved meanwhile. Frames go through the runtime of the node, or
+with `--ros` over topics into the real node. Every few seconds: resident memory, p95 of each stage, instances; after
+each lap, how many things still have the id that they had a lap before. Writes soak.md, soak.json and soak.png (soak_ros
+with `--ros`); ends with 1 where memory grows by more than `--limit` MB per 10 minutes or an id changed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from common import RESULTS, ROOT, commit, load, machine
+
+from seg3d_core.config import build
+from seg3d_core.geometry import transform
+from seg3d_core.runtime import LiveRuntime
+from seg3d_core.sources.guess import open_source
+from seg3d_core.types import Array, Frame
+
+STEP, PAUSE = 0.2, 10.0  # seconds of simulated time between frames, and between scenes
+APART = 100.0  # metres between the places of two scenes
+BOX, BOX_ID, BOX_COLOUR = 0.4, 30_000, (200, 40, 40)
+STAGES = ("integrate", "masks", "observe", "segment")
+# A thing of at least so many points is the same one where its centre moved by less than this, in metres.
+LEAST_POINTS, NEAR = 100, 0.1
+Things = dict[int, tuple[Array, int]]  # id: centre, points
+
+
+class Target(Protocol):
+    """What takes the frames."""
+
+    def submit(self, frame: Frame) -> None: ...
+    def things(self) -> Things: ...
+    def resident_mb(self) -> float: ...
+    def readings(self) -> dict[str, float]: ...
+    def close(self) -> None: ...
+
+
+class Runtime:
+    """The runtime of the node in this process."""
+
+    def __init__(self, settings: dict[str, object]):
+        self.runtime = LiveRuntime(build(settings))
+        self.runtime.start()
+
+    def submit(self, frame: Frame) -> None:
+        self.runtime.submit(frame)
+
+    def things(self) -> Things:
+        shown = self.runtime.segment_now(120.0)
+        rows = zip(shown.instances.ids, shown.centres, shown.instances.sizes, strict=True)
+        return {int(i): (centre, int(size)) for i, centre, size in rows}
+
+    def resident_mb(self) -> float:
+        return resident_mb("self")
+
+    def readings(self) -> dict[str, float]:
+        read = self.runtime.statistics()
+        out: dict[str, float] = {f"{n} p95 ms": s.p95_ms for n, s in read.stages.items() if n in STAGES}
+        out |= {"points": read.points, "instances": read.instances, "frames": read.counters.get("frames", 0)}
+        return out | {f"dropped: {reason}": n for reason, n in read.drops.items()} | self._counted(read.counters)
+
+    def _counted(self, counters: dict[str, int]) -> dict[str, float]:
+        return {name: n for name, n in counters.items() if "errors" in name or name == "time restarts"}
+
+    def close(self) -> None:
+        self.runtime.stop()
+
+
+def resident_mb(process: str | int) -> float:
+    return int(Path(f"/proc/{process}/statm").read_text().split()[1]) * 4096 / 1e6
+
+
+class Lap:
+    """The scenes once. `number` says where the boxes stand."""
+
+    def __init__(self, paths: list[str], stride: int):
+        self.sources = [open_source(path, stride=stride) for path in paths]
+        self.spots = [self._spots(list(source)) for source in self.sources]
+
+    def _spots(self, frames: list[Frame]) -> list[Array]:
+        """Two places in sight, in the air before what a frame at a third and at two thirds of the way sees."""
+        out = []
+        for frame in (frames[len(frames) // 3], frames[2 * len(frames) // 3]):
+            h, w = frame.depth.shape
+            middle = frame.depth[h // 3 : 2 * h // 3, w // 3 : 2 * w // 3]
+            away = 0.6 * float(np.median(middle[middle > 0])) if (middle > 0).any() else 1.0
+            out.append(transform(frame.T_world_camera, np.array([[0.0, 0.0, away]]))[0])
+        return out
+
+    def frames(self, number: int) -> Iterator[Frame]:
+        index, stamp = 0, 100.0
+        for place, (source, spots) in enumerate(zip(self.sources, self.spots, strict=True)):
+            for frame in source:
+                shown = with_box(frame, spots[number % len(spots)])
+                pose = shown.T_world_camera.copy()
+                pose[0, 3] += APART * place
+                yield replace(shown, index=index, stamp=stamp, name=str(index), T_world_camera=pose)
+                index, stamp = index + 1, stamp + STEP
+            stamp += PAUSE
+
+
+def with_box(frame: Frame, centre: Array) -> Frame:
+    """The frame with a box of 40 cm in the world, where it is nearer than what the frame sees (slab test)."""
+    v, u = np.mgrid[: frame.camera.height, : frame.camera.width]
+    camera = frame.camera
+    rays = np.stack([(u - camera.cx) / camera.fx, (v - camera.cy) / camera.fy, np.ones(u.shape)], axis=-1)
+    pose = frame.T_world_camera
+    with np.errstate(divide="ignore", invalid="ignore"):
+        inverse = 1 / (rays @ pose[:3, :3].T)
+        a, b = (centre - BOX / 2 - pose[:3, 3]) * inverse, (centre + BOX / 2 - pose[:3, 3]) * inverse
+        near, far = np.minimum(a, b).max(axis=-1), np.maximum(a, b).min(axis=-1)
+    hit = (near < far) & (near > 0.1) & ((near < frame.depth) | (frame.depth == 0))
+    rgb, depth = frame.rgb.copy(), frame.depth.copy()
+    rgb[hit], depth[hit] = BOX_COLOUR, near[hit]
+    instance = None if frame.instance is None else np.where(hit, BOX_ID, frame.instance)
+    return replace(frame, rgb=rgb, depth=depth.astype(np.float32), instance=instance)
+
+
+@dataclass
+class Record:
+    """What was read on the way: `samples` by time, `laps` by number."""
+
+    samples: list[dict[str, float]] = field(default_factory=list)
+    laps: list[dict[str, float]] = field(default_factory=list)
+
+
+def soak(target: Target, lap: Lap, minutes: float, rate: float, every: float) -> Record:
+    out, start = Record(), time.monotonic()
+    before: Things = {}
+    sampled, number = start, 0
+    due = start
+    while time.monotonic() - start < 60 * minutes:
+        for frame in lap.frames(number):
+            target.submit(frame)
+            now = time.monotonic()
+            if now - sampled >= every:
+                sampled = now
+                out.samples.append({"s": now - start, "resident MB": target.resident_mb(), **target.readings()})
+            # One that is late is not made up for: the machine's other work must not become a burst.
+            due = max(due + 1 / rate, now)
+            time.sleep(due - now)
+        things = target.things()
+        out.laps.append({"s": time.monotonic() - start, "lap": number, **compare(before, things)})
+        before, number = things, number + 1
+    return out
+
+
+def compare(before: Things, after: Things) -> dict[str, float]:
+    """Of the things of a lap before: how many have their id still, how many have another one, how many are gone.
+
+    What moved or was hidden is gone; it has no id to keep.
+    """
+    big = {i: centre for i, (centre, points) in before.items() if points >= LEAST_POINTS}
+    now = {i: centre for i, (centre, points) in after.items() if points >= LEAST_POINTS / 2}
+    kept = sum(1 for i, c in big.items() if i in now and np.linalg.norm(now[i] - c) < NEAR)
+    elsewhere = 0
+    for i, centre in big.items():
+        if i not in now:
+            elsewhere += any(np.linalg.norm(other - centre) < NEAR for other in now.values())
+    return {
+        "things": len(big),
+        "kept": kept,
+        "renamed": elsewhere,
+        "gone or grown": len(big) - kept - elsewhere,
+        "largest id": max(after, default=0),
+    }
+
+
+def slope(samples: list[dict[str, float]], name: str, warm_up: float) -> float:
+    """Least squares growth per 10 minutes of what was read after `warm_up` seconds; NaN where that is too little."""
+    late = [(s["s"], s[name]) for s in samples if s["s"] >= warm_up and name in s]
+    if len(late) < 3:
+        return float("nan")
+    seconds, values = np.array(late).T
+    return float(np.polyfit(seconds, values, 1)[0] * 600)
+
+
+def summary(record: Record, warm_up: float) -> dict[str, float]:
+    samples, laps = record.samples, [lap for lap in record.laps if lap["things"]]
+    late = [s for s in samples if s["s"] >= warm_up] or samples
+    settled = [lap for lap in laps if lap["s"] >= warm_up] or laps
+    out = {
+        "minutes": record.laps[-1]["s"] / 60,
+        "laps": len(record.laps),
+        "resident MB at the end": samples[-1]["resident MB"],
+        "MB per 10 min after warm-up": slope(samples, "resident MB", warm_up),
+        "growth after warm-up MB": late[-1]["resident MB"] - late[0]["resident MB"],
+        "things compared": sum(lap["things"] for lap in settled),
+        "ids kept": sum(lap["kept"] for lap in settled),
+        "ids changed": sum(lap["renamed"] for lap in settled),
+    }
+    for stage in STAGES:
+        read = [s[f"{stage} p95 ms"] for s in late if f"{stage} p95 ms" in s]
+        if read:
+            out[f"{stage} p95 ms, first and last third"] = (
+                float(np.median(read[: max(1, len(read) // 3)])),
+                float(np.median(read[-max(1, len(read) // 3) :])),
+            )
+    return out
+
+
+def draw(record: Record, warm_up: float, path: Path) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(3, 1, figsize=(9, 9), sharex=True)
+    minutes = [s["s"] / 60 for s in record.samples]
+    axes[0].plot(minutes, [s["resident MB"] for s in record.samples])
+    axes[0].set_ylabel("resident memory, MB")
+    for stage in STAGES:
+        axes[1].plot(minutes, [s.get(f"{stage} p95 ms", np.nan) for s in record.samples], label=stage)
+    axes[1].set_ylabel("p95 of the newest 1000, ms")
+    axes[1].legend()
+    laps = [lap for lap in record.laps if lap["things"]]
+    for name in ("things", "kept", "renamed"):
+        axes[2].plot([lap["s"] / 60 for lap in laps], [lap[name] for lap in laps], ".-", label=name)
+    axes[2].set_ylabel("things of the lap before")
+    axes[2].set_xlabel("minutes")
+    axes[2].legend()
+    for each in axes:
+        each.axvline(warm_up / 60, color="0.7", linestyle=":")
+        each.set_ylim(bottom=0)
+        each.grid(alpha=0.3)
+    figure.tight_layout()
+    figure.savefig(path, dpi=100)
+    pyplot.close(figure)
+
+
+def text_of(found: dict[str, float], last: dict[str, float], options: argparse.Namespace, name: str) -> str:
+    def shown(value: object) -> str:
+        if isinstance(value, tuple):
+            return ", ".join(f"{v:.1f}" for v in value)
+        return f"{value:.2f}" if isinstance(value, float) else f"{value:,}"
+
+    rows = "\n".join(f"| {key} | {shown(value)} |" for key, value in found.items())
+    counted = ", ".join(f"{key} {int(n):,}" for key, n in last.items() if "p95" not in key and key not in ("s",))
+    scenes = ", ".join(Path(path).name for path in options.scenes)
+    through = "the node, over topics" if options.ros else "the node's runtime"
+    return f"""# An hour's soak
+
+{datetime.date.today()}, {machine()}, commit {commit()}; load average {load()}.
+{scenes} through {through}, {options.rate:g} frames a second offered, masks {options.masks}; written by
+`python benchmarks/soak.py {" ".join(sys.argv[1:])}`. A box in each scene moves from lap to lap; each lap begins with
+simulated time that jumps back. Warm-up is the first {100 * options.warm_up:.0f} %, left of the dotted line.
+
+| | |
+|---|---|
+{rows}
+
+At the end: {counted}.
+
+![curves]({name}.png)
+"""
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--minutes", type=float, default=60.0)
+    parser.add_argument("--rate", type=float, default=5.0, help="frames per second that are offered")
+    studio = str(ROOT / "examples" / "studio")
+    parser.add_argument("--scenes", nargs="+", default=[studio], help="what `seg3d run` takes")
+    parser.add_argument("--stride", type=int, default=1, help="every that many-th frame")
+    parser.add_argument("--masks", default="geometric", help="perception.masks: ground_truth, geometric, ...")
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a setting")
+    parser.add_argument("--warm-up", type=float, default=0.25, help="share of the time that is not judged")
+    parser.add_argument("--every", type=float, default=10.0, help="seconds between two samples")
+    parser.add_argument("--limit", type=float, default=1.0, help="MB per 10 minutes")
+    parser.add_argument("--ros", action="store_true", help="through the real node in a process of its own")
+    parser.add_argument("--no-picture", action="store_true", help="without matplotlib")
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    return parser.parse_args()
+
+
+def main() -> int:
+    from seg3d_core.config import parse_assignments
+
+    options = parse()
+    settings = {"perception.masks": options.masks, "query.encoder": "none", **parse_assignments(options.set)}
+    lap = Lap(options.scenes, options.stride)
+    if options.ros:
+        from ros_processes import Node
+
+        target: Target = Node(settings)
+    else:
+        target = Runtime(settings)
+    try:
+        record = soak(target, lap, options.minutes, options.rate, options.every)
+    finally:
+        target.close()
+    warm_up = 60 * options.minutes * options.warm_up
+    found, name = summary(record, warm_up), "soak_ros" if options.ros else "soak"
+    options.out.mkdir(parents=True, exist_ok=True)
+    (options.out / f"{name}.json").write_text(json.dumps({"summary": found, **vars(record)}))
+    if not options.no_picture:
+        draw(record, warm_up, options.out / f"{name}.png")
+    text = text_of(found, record.samples[-1], options, name)
+    (options.out / f"{name}.md").write_text(text)
+    print(text)
+    return int(not found["MB per 10 min after warm-up"] <= options.limit or found["ids changed"] > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -120,7 +120,8 @@ def run_case(case: Case, frames: list[Any], seconds: float, encoder: str) -> Row
         for k in range(case.listeners)
     ]
     try:
-        messages = [node.camera.messages(frame) for frame in frames]
+        # There and back: the first one after the last would be a camera that jumps.
+        messages = [node.camera.messages(frame) for frame in (*frames, *frames[-2:0:-1])]
         drive(node, case, messages, 3.0)  # a map, so that there is something to ask for
         if case.listeners:
             wanted = case.listeners + 1
@@ -182,10 +183,13 @@ class Answers:
     """Queries that are asked all at once, and what became of them."""
 
     def __init__(self, node: Any, count: int):
+        from rclpy.qos import QoSProfile
         from seg3d_interfaces.srv import QueryText
 
         self._node, self._count, self._kind = node, count, QueryText
-        self._client = node.client.create_client(QueryText, "/seg3d/query_text")
+        # A client loses the answers that its own queue has no room for.
+        profile = QoSProfile(depth=max(2 * count, 10))
+        self._client = node.client.create_client(QueryText, "/seg3d/query_text", qos_profile=profile)
         self._futures: list[Any] = []
         self._seconds: list[float] = []
 
@@ -205,8 +209,8 @@ class Answers:
     def text(self) -> str:
         if not self._count:
             return ""
-        kind = type(self._kind.Response)
-        names = {getattr(kind, name): name for name in dir(kind) if name.isupper() and not name.startswith("_")}
+        kind = self._kind.Response
+        names = {getattr(kind, name): name for name in dir(type(kind)) if name.isupper() and not name.startswith("_")}
         codes = Counter(names.get(f.result().code, str(f.result().code)) for f in self._futures if f.done())
         lost = self._count - len(self._seconds)
         said = ", ".join(f"{n} {name}" for name, n in codes.most_common())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import inspect
 import itertools
 from types import SimpleNamespace
 from typing import Any
@@ -70,11 +71,13 @@ class FakeNode:
 
     destroy_publisher = destroy_timer
 
-    def hear(self, topic, message):
-        """As if the message had come."""
+    def hear(self, topic, message, number=None):
+        """As if the message had come; `number` is its publisher's count."""
         for subscription in list(self.subscriptions):
             if subscription.topic_name == topic:
-                subscription.callback(message)
+                wants_info = len(inspect.signature(subscription.callback).parameters) == 2
+                info = ({"publication_sequence_number": number},) if wants_info else ()
+                subscription.callback(message, *info)
 
 
 class FakeRuntime:

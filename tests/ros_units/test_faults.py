@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -147,3 +148,30 @@ def test_sixteen_bit_depth_of_any_values_is_a_frame_of_its_valid_pixels_or_no_de
         assert runtime.frames == [] and runtime.drops == {"no_depth": 1}
     else:
         assert ((runtime.frames[0].depth > 0) == valid).all() and runtime.drops == {}
+
+
+@pytest.mark.skipif(not room.HEARS_NUMBERS, reason="this rclpy tells no numbers of messages")
+def test_messages_that_newer_ones_pushed_out_of_the_queue_are_counted(fresh, node, messages) -> None:
+    """At 200 Hz beside a busy machine: DDS keeps the newest ten and tells nobody."""
+    inputs = fresh()
+    colour = inputs.inputs["colour"]
+
+    def camera(gid):
+        node.publishers["/rgb"] = [SimpleNamespace(endpoint_gid=g, qos_profile=colour.asked) for g in gid]
+        inputs._on_timer()
+
+    def hear(*numbers):
+        for n in numbers:
+            node.hear("/rgb", messages.rgb(10 + n / 100), number=n)
+
+    camera([b"one"])
+    hear(40, 41, 50, 51)
+    assert colour.lost == 8
+    camera([b"another"])
+    hear(90, 92)
+    assert colour.lost == 9, "another publisher has a count of its own"
+    camera([b"another", b"one"])
+    hear(100, 200)
+    camera([b"another"])
+    hear(300, 302)
+    assert colour.lost == 10

@@ -230,8 +230,8 @@ def test_masks_from_a_topic(node, runtime, messages, listen):
     assert runtime.drops == {"labels": 1}
 
 
-def offer(reliability):
-    return SimpleNamespace(qos_profile=QoSProfile(depth=1, reliability=reliability))
+def offer(reliability, gid=b"camera"):
+    return SimpleNamespace(endpoint_gid=gid, qos_profile=QoSProfile(depth=1, reliability=reliability))
 
 
 def test_subscriptions_follow_their_publishers(node, messages, listen):

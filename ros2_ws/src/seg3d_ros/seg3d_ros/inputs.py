@@ -14,6 +14,7 @@ from geometry_msgs.msg import PoseStamped
 from nav_msgs.msg import Odometry
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.clock import Clock, ClockType
+from rclpy.subscription import Subscription
 from sensor_msgs.msg import CameraInfo, Image
 from tf2_msgs.msg import TFMessage
 
@@ -29,6 +30,7 @@ try:
 except ImportError:  # Humble
     from rclpy.qos_event import SubscriptionEventCallbacks
 
+HEARS_NUMBERS = hasattr(Subscription, "CallbackType")  # not on Humble
 KNOWN_EVENTS = inspect.signature(SubscriptionEventCallbacks.__init__).parameters
 POSE_QUEUE = 60  # matched frames that wait for their pose; 90 MB at 640 x 480
 
@@ -45,6 +47,8 @@ class Input:
         self.asked = profile or qos.SENSOR_RELIABLE
         self.count = 0
         self.lost = 0
+        self._number: int | None = None  # of the newest message, as its publisher counts
+        self._senders: tuple[Any, ...] = ()
         self.frame_id = ""
         self.stamps: deque[float] = deque(maxlen=60)
         self._subscribe()
@@ -66,7 +70,7 @@ class Input:
         self.subscription = self.inputs.node.create_subscription(
             self.kind,
             self.topic,
-            self.inputs.report.guarded(self._on_message),
+            self.inputs.report.guarded(self._on_numbered if self.is_numbered else self._on_message),
             self.asked,
             callback_group=self.inputs.group,
             event_callbacks=SubscriptionEventCallbacks(**{k: v for k, v in events.items() if k in KNOWN_EVENTS}),
@@ -80,17 +84,36 @@ class Input:
         with self.inputs.lock:
             if self.fixed or self.inputs.closed:
                 return
-            wanted = qos.choose(p.qos_profile for p in self.publishers())
+            publishers = self.publishers()
+            senders = tuple(bytes(p.endpoint_gid) for p in publishers)
+            if senders != self._senders:
+                self._senders, self._number = senders, None
+            wanted = qos.choose(p.qos_profile for p in publishers)
             if wanted is None or wanted == self.asked:
                 return
-            self.asked = wanted
+            self.asked, self._number = wanted, None
             self.inputs.node.get_logger().info(f"{self.full_topic}: subscribing again with {qos.describe(wanted)}")
             old = self.subscription
             self._subscribe()
             self.inputs.node.destroy_subscription(old)
 
+    @property
+    def is_numbered(self) -> bool:
+        """Whether gaps in the publisher's count tell of losses: several publishers at one topic count on their own."""
+        return HEARS_NUMBERS and not self.fixed
+
     def _on_lost(self, event: Any) -> None:
-        self.lost += event.total_count_change
+        if not self.is_numbered:
+            self.lost += event.total_count_change
+
+    def _on_numbered(self, message: Any, info: Any) -> None:
+        """Middleware tells of messages lost on the way, not of those that newer ones pushed out of our own queue."""
+        number = info["publication_sequence_number"]
+        if number is not None and len(self._senders) == 1:
+            if self._number is not None and number > self._number:
+                self.lost += number - self._number - 1
+            self._number = number
+        self._on_message(message)
 
     def _on_message(self, message: Any) -> None:
         self.count += 1

@@ -41,7 +41,7 @@ ifeq ($(TEXT),none)
 EXTRAS := $(EXTRAS:%,offline=%)
 endif
 
-.PHONY: help install demo test lint docs wheel wheel-lowest coverage colcon benchmarks minkowski clean
+.PHONY: help install demo test lint docs wheel wheel-lowest coverage colcon benchmarks soak pythons minkowski clean
 
 help:
 	@echo "make demo [SCENE=PATH|synthetic]   map a furnished flat over ROS 2, ask for three things, look at $(OUT)"
@@ -52,6 +52,8 @@ help:
 	@echo "make coverage                      lines and branches of seg3d_core and seg3d_ros that the tests reach (minutes)"
 	@echo "make colcon                        colcon build and test against the ROS 2 wheels"
 	@echo "make benchmarks                    the tables in docs/results"
+	@echo "make soak [MINUTES=60]             memory, latency and ids of a stream that starts over, docs/results/soak.md"
+	@echo "make pythons                       does every Python make the same bytes? (PYTHONS='python3.10 python3.12')"
 	@echo "make minkowski                     build MinkowskiEngine, a second backend of the sparse convolution (minutes)"
 	@echo "ROS 2 here: $(ROS)"
 
@@ -157,6 +159,16 @@ benchmarks: install
 	$(BIN)/python benchmarks/text.py $(SCENES)
 	$(BIN)/python benchmarks/autosave.py
 	$(BIN)/python benchmarks/fuzz.py
+ifeq ($(filter none:%,$(ROS)),)
+	$(RUN) benchmarks/load.py
+endif
+
+MINUTES ?= 60
+soak: install
+	$(BIN)/python benchmarks/soak.py --minutes $(MINUTES) --scenes $(or $(sort $(wildcard $(SCENES)/house?)),examples/studio)
+
+pythons: install
+	$(BIN)/python scripts/compare_pythons.py $(if $(filter $(PYTHON),$(PYTHONS)),,$(PYTHONS))
 
 # Compiled from its source on PyPI against the torch that is installed. With nvcc and a CUDA torch: MINKOWSKI= builds for the GPU.
 MINKOWSKI ?= --build-option=--cpu_only

@@ -72,6 +72,7 @@ class Runtime:
         read = self.runtime.statistics()
         out: dict[str, float] = {f"{n} p95 ms": s.p95_ms for n, s in read.stages.items() if n in STAGES}
         out |= {"points": read.points, "instances": read.instances, "frames": read.counters.get("frames", 0)}
+        out |= {f"{name} MB": round(use, 1) for name, use in read.memory_mb.items()}
         return out | {f"dropped: {reason}": n for reason, n in read.drops.items()} | self._counted(read.counters)
 
     def _counted(self, counters: dict[str, int]) -> dict[str, float]:

@@ -83,6 +83,20 @@ def test_images_of_another_clock_than_the_poses_are_said_and_come_through_once_i
     assert len(runtime.frames) == 10
 
 
+def test_intrinsics_that_change_are_taken_and_those_that_are_none_are_not(fresh, node, runtime, messages) -> None:
+    fresh()
+    node.hear("/tf_static", messages.tf(0.0))
+    zoomed = messages.info().k * 1
+    zoomed[0], zoomed[4] = 14.0, 14.0
+    spoiled = [float("nan")] * 9
+    for stamp, changes in ((10.0, {}), (11.0, {"k": zoomed}), (12.0, {"k": spoiled}), (13.0, {"k": [0.0] * 9})):
+        node.hear("/info", messages.info(stamp, **changes))
+        for stream in ("rgb", "depth"):
+            node.hear(f"/{stream}", getattr(messages, stream)(stamp))
+    assert [frame.camera.fx for frame in runtime.frames] == [7.0, 14.0, 14.0, 14.0]
+    assert runtime.drops == {"camera_info": 2}
+
+
 def test_colour_and_depth_of_two_clocks_are_each_without_partner(fresh, node, runtime, messages) -> None:
     inputs = fresh()
     node.hear("/info", messages.info())

@@ -4,7 +4,7 @@
 
 The real node in a process of its own, a camera, listeners and queries: 30 and 200 frames a second, bursts of a hundred,
 five listeners of which one is slow, a hundred queries at once, a 2D model that hangs, and all of it together. Aim: the
-95th percentile of image callbacks under 5 ms, every query answered or refused within its deadline. Needs the ROS
+95th percentile of sensor callbacks under 5 ms, every query answered or refused within its deadline. Needs the ROS
 packages; writes docs/results/load.md. About three minutes.
 """
 
@@ -135,7 +135,7 @@ def run_case(case: Case, frames: list[Any], seconds: float, encoder: str) -> Row
         # Until what is said of the last second has come.
         time.sleep(1.5)
         after = counted(node)
-        callbacks = node.status["input"]["image callbacks"]
+        callbacks = node.status["input"]["sensor callbacks"]
         drops = {name: after[1].get(name, 0) - before[1].get(name, 0) for name in after[1]}
         return Row(
             case,
@@ -221,7 +221,7 @@ class Answers:
 
 def table(rows: list[Row]) -> str:
     lines = [
-        "| case | offered Hz | in the map Hz | image callback median ms | p95 ms | fusion p95 ms | dropped | queries |",
+        "| case | offered Hz | in the map Hz | sensor callback median ms | p95 ms | fusion p95 ms | dropped | queries |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
@@ -259,7 +259,7 @@ def main() -> int:
 
 {datetime.date.today()}, {machine()}, commit {commit()}; load average {load()}.
 The node, a camera of {size} ({options.scene.name}), listeners and queries in processes of their own on one machine,
-{options.seconds:g} s a case; written by `python benchmarks/load.py`. Aim: image callbacks under 5 ms (p95), whatever
+{options.seconds:g} s a case; written by `python benchmarks/load.py`. Aim: sensor callbacks under 5 ms (p95), whatever
 goes on beside them; every frame in the map or counted; every query answered or refused.
 
 {table(rows)}

@@ -149,3 +149,14 @@ def test_closing_waits_for_a_publication_under_way_and_lets_no_other_begin(node,
         timer.callback()
     assert len(node.sent["/diagnostics"]) == sent
     assert not [text for _, text in node.logger.lines if "this is a bug" in text]
+
+
+def test_callbacks_are_timed(node, clock, made, messages):
+    def said():
+        node.timers[-1].callback()
+        (values,) = [s.values for s in node.sent["/diagnostics"][-1].status if s.name.endswith("input")]
+        return {v.key: v.value for v in values}["sensor callbacks"]
+
+    assert said() == "none yet"
+    node.hear("/rgb", messages.rgb())
+    assert said().startswith("median ") and "p95 " in said()

@@ -96,7 +96,7 @@ class Diagnostics:
             "frames per second": f"{self._rates.get('frames', 0.0):.1f}",
             "pairs matched": situation.matched,
             "waiting for a pose": len(self.inputs.waiting),
-            "image callbacks": self._image_callbacks(),
+            "sensor callbacks": self._callback_times(),
             "camera_info": "known" if situation.camera_known else "not yet",
             "pose": situation.pose_chain or "no image has arrived, so its frame is unknown",
             "use_sim_time": situation.use_sim_time,
@@ -115,8 +115,8 @@ class Diagnostics:
         values |= {f"cause {n}": reason for n, reason in enumerate(reasons, 1)}
         return self._status("input", WARN, text, values)
 
-    def _image_callbacks(self) -> str:
-        taken = list(self.inputs.image_ms)
+    def _callback_times(self) -> str:
+        taken = list(self.inputs.callback_ms)
         if not taken:
             return "none yet"
         return f"median {np.median(taken):.2f} ms, p95 {np.percentile(taken, 95):.2f} ms"

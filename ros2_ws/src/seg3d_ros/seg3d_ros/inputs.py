@@ -126,8 +126,7 @@ class Input:
         except FrameError as error:
             self.inputs.report.drop(error.reason, str(error))
         finally:
-            if self.kind is Image:
-                self.inputs.image_ms.append((time.perf_counter() - start) * 1e3)
+            self.inputs.callback_ms.append((time.perf_counter() - start) * 1e3)
 
 
 class Inputs:
@@ -141,7 +140,7 @@ class Inputs:
         self.closed = False
         self.camera: tuple[Camera, str] | None = None
         self.frames = 0
-        self.image_ms: deque[float] = deque(maxlen=1000)  # how long the newest image callbacks took
+        self.callback_ms: deque[float] = deque(maxlen=4000)  # how long the newest callbacks took
         self.last_frame = time.monotonic()  # when a frame was last complete; at first, when we began to listen
         self.maker = convert.FrameMaker()
         self.waiting: deque[tuple[float, Image, Image]] = deque()  # since when, colour, depth

@@ -221,7 +221,7 @@ class Answers:
 
 def table(rows: list[Row]) -> str:
     lines = [
-        "| case | offered Hz | in the map Hz | sensor callback median ms | p95 ms | fusion p95 ms | dropped | queries |",
+        "| case | offered Hz | in the map Hz | callback median ms | p95 ms | fusion p95 ms | dropped | queries |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:

@@ -63,6 +63,7 @@ class Live:
 def live(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Live]]:
     """`live(model, **settings)` starts a runtime; a `model` takes the place of the mask generator."""
     running: list[Live] = []
+    others = set(threading.enumerate())
 
     def start(model: Any = None, **settings: Any) -> Live:
         if model is not None:
@@ -75,4 +76,7 @@ def live(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Live]]:
     yield start
     for each in running:
         each.runtime.stop()
-    assert not [t.name for t in threading.enumerate() if t.name.startswith("seg3d-") and "perception" not in t.name]
+    for thread in set(threading.enumerate()) - others:
+        if thread.name.startswith("seg3d-") and "perception" not in thread.name:
+            thread.join(30)
+            assert not thread.is_alive(), thread.name

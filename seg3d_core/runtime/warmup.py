@@ -32,7 +32,7 @@ def warm_up(config: Config, masks: MaskGenerator | None = None) -> float:
         scene.add_observation(frame, visible, found, objects)
         scene.segment()
     scene.correct(PoseCorrection(np.array([0.0]), _shifted()))
-    # What happens at the end of the budget must not wait for a compiler either; nobody's map is full, so nobody is told.
+    # What happens at the end of the budget must not wait for a compiler either. No map is full, so nobody is told.
     maps = logging.getLogger("seg3d_core.mapping")
     level = maps.level
     maps.setLevel(logging.ERROR)

@@ -80,17 +80,14 @@ def build_segmenter(config: Config) -> Segmenter:
 def _segdino3d(config: Config) -> Segmenter:
     _require("core is `segdino3d`", readiness.TRAINED_CORE)
     settings = config.segdino3d
-    if not settings.weights:
-        raise WeightsError(
-            "core is `segdino3d`, and segdino3d.weights names no file: set it to the published weights or to your own "
-            "(docs/models.md), or try everything with random ones: seg3d models random FILE"
-        )
     from .models.checkpoint import load_model
     from .models.predictor import NetworkPredictor
+    from .models.shipped import shipped_weights
     from .segmenters.segdino3d import SegDino3DSegmenter
 
     running = features_source(config.perception) if settings.features_2d == "auto" else settings.features_2d
-    loaded = load_model(settings.weights, settings.model_copy(update={"features_2d": running}))
+    weights = settings.weights or shipped_weights(running)
+    loaded = load_model(weights, settings.model_copy(update={"features_2d": running}))
     return SegDino3DSegmenter(settings, NetworkPredictor(loaded, settings), config.map.depth_max, config.memory)
 
 

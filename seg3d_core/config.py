@@ -241,7 +241,11 @@ class Re0Config(_Group):
 class SegDino3DConfig(_Group):
     """The trained core (SegDINO3D, arXiv preprint): its weights, and how its predictions become instances."""
 
-    weights: str = _setting("", "a file of weights: ours (`seg3d models convert`) or as published")
+    weights: str = _setting(
+        "",
+        "a file of weights: ours (`seg3d models convert`) or as published; empty: the small network that comes along, "
+        "where masks come from mobile_sam",
+    )
     features_2d: str = _setting(
         "auto", "the 2D feature source that runs, whose weights are taken; auto: the model that perception.masks names"
     )
@@ -401,7 +405,8 @@ class Config(_Group):
     runtime: RuntimeConfig = RuntimeConfig()
     memory: MemoryConfig = MemoryConfig()
     core: Literal["re0", "segdino3d"] = _setting(
-        "re0", "which core segments: zero-shot, or trained (needs segdino3d.weights and a model of 2D features)"
+        "re0",
+        "which core segments: zero-shot, or trained (on 2D features, of mobile_sam or of what its weights know)",
     )
 
 

@@ -90,7 +90,14 @@ def _core(config: Config) -> list[str]:
     found = lacking("core is `segdino3d`", TRAINED_CORE)
     file = config.segdino3d.weights
     if not file:
-        return [*found, "core is `segdino3d`, and segdino3d.weights names no file: docs/models.md tells which ones"]
+        from .models.shipped import shipped_weights
+
+        running = config.segdino3d.features_2d
+        if running == "auto":
+            # Models in folders name themselves when they are loaded: here it matters whether any gives features.
+            masks = config.perception.masks
+            running = masks if masks in ("mobile_sam", "detector", "mask2former", "sam") else ""
+        return found + _told(shipped_weights, running)
     if not Path(file).expanduser().is_file():
         return [*found, f"segdino3d.weights = {file}: no such file"]
     return found

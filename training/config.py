@@ -27,6 +27,8 @@ class ModelConfig(Group):
 
     backbone: Literal["minkowski", "spconv", "mlp"] = setting("minkowski", "the 3D network; mlp: no global context")
     feature_channels: int = setting(0, "per superpoint; 0: as published with the backbone", "", ge=0, le=1024)
+    levels: int = setting(5, "resolutions of the spconv backbone", "", ge=1, le=8)
+    blocks: int = setting(2, "residual blocks of each of them, down and up", "", ge=1, le=8)
     image_features: bool = setting(True, "image features of points enter the backbone")
     late_image_features: bool = setting(False, "they are fused after the backbone instead (Table 8)")
     object_queries: bool = setting(True, "attention to 2D object queries")
@@ -44,13 +46,21 @@ class ModelConfig(Group):
     start_weights: str = setting("", "a file of whole weights that training starts from")
     sparse_backend: Literal["torch", "minkowski", "spconv"] = setting("torch", "who computes sparse convolutions")
 
-    def architecture(self, benchmark: str) -> Architecture:
-        """Raises WeightsError for switches that exclude each other."""
+    def architecture(self, benchmark: str, voxel_size: float) -> Architecture:
+        """Of voxels of `voxel_size` metres. Raises WeightsError for switches that exclude each other."""
         things = THING_CLASSES[benchmark]
         channels = self.feature_channels or {"minkowski": 96, "spconv": 32, "mlp": 96}[self.backbone]
         names = set(Architecture.__dataclass_fields__) & set(type(self).model_fields) - {"feature_channels"}
+        if self.backbone != "spconv":
+            names -= {"levels", "blocks"}
         chosen = {name: getattr(self, name) for name in names}
-        return Architecture(thing_classes=things, semantic_classes=things + 2, feature_channels=channels, **chosen)
+        return Architecture(
+            thing_classes=things,
+            semantic_classes=things + 2,
+            feature_channels=channels,
+            voxel_size=voxel_size,
+            **chosen,
+        )
 
 
 class MatcherConfig(Group):
@@ -104,6 +114,13 @@ class RunConfig(Group):
 
     epochs: int = setting(129, "passes over the training scenes", "epochs", ge=1, le=100_000)
     max_steps: int = setting(0, "stop after this many steps; 0: after the epochs", "steps", ge=0, le=100_000_000)
+    most_queries: int = setting(
+        0,
+        "superpoints of a scene that become queries in a step, at most; 0: no limit, as published",
+        "",
+        ge=0,
+        le=100_000,
+    )
     full_batches: bool = setting(True, "leave out the last batch of an epoch where it is not full")
     seed: int = setting(10_000, "of weights, order, queries and augmentation", "", ge=0, le=2**31 - 1)
     device: Literal["auto", "cpu", "cuda"] = setting("auto", "where the network runs")
@@ -150,7 +167,7 @@ class TrainingConfig(Group):
 
     def architecture(self) -> Architecture:
         """Raises WeightsError for switches that exclude each other."""
-        return self.model.architecture(self.data.benchmark)
+        return self.model.architecture(self.data.benchmark, self.data.voxel_size)
 
 
 THING_CLASSES = {"scannet20": 18, "scannet200": 198}
@@ -179,18 +196,25 @@ RECIPES: dict[str, dict[str, Any]] = {
         "run.epochs": 88,
     },
     "baseline200": {"run.epochs": 129, "segmentation.box_filter": False, **_WITHOUT_2D_AND_BOXES},
+    # One busy core trains it: coarse voxels, a narrow and shallow U-Net, few queries in a step.
     "small": {
-        "data.batch_size": 2,
+        "data.batch_size": 1,
         "data.workers": 0,
         "data.query_dropout": 0.5,
+        "data.voxel_size": 0.08,
+        # Its noise is in voxels, which are four times the published ones here.
+        "data.augment.elastic_probability": 0.0,
         "model.backbone": "spconv",
         "model.feature_channels": 16,
+        "model.levels": 4,
+        "model.blocks": 1,
         "model.width": 64,
         "model.heads": 4,
         "model.layers": 3,
         "model.feed_forward_width": 128,
-        "optimiser.learning_rate": 3e-3,
-        "optimiser.backbone_learning_rate": 3e-3,
+        "optimiser.learning_rate": 2e-3,
+        "optimiser.backbone_learning_rate": 2e-3,
+        "run.most_queries": 300,
         "run.epochs": 30,
         "run.evaluate_every": 10,
         "run.picture_every": 1,

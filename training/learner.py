@@ -51,8 +51,9 @@ class Learner:
         place_in_step = place * self.processes.count + self.processes.rank
         seeds = np.random.SeedSequence((self.config.run.seed, number, place_in_step))
         generator = torch.Generator().manual_seed(int(seeds.generate_state(1, np.uint64)[0] >> 1))
-        counts = [scene.superpoint_count for scene in batch.scenes]
-        return [draw_queries(count, generator=generator).to(self.processes.device) for count in counts]
+        most = self.config.run.most_queries or None
+        drawn = (draw_queries(scene.superpoint_count, generator=generator) for scene in batch.scenes)
+        return [queries[:most].to(self.processes.device) for queries in drawn]
 
     def backward(self, batches: Sequence[Batch], queries: Sequence[Sequence[Tensor]]) -> dict[str, float]:
         """Adds the gradients of the batches' mean loss; the parts of that. Raises NonFiniteError."""

@@ -84,13 +84,17 @@ def scenes(
         str, typer.Option(help="mesh: its vertices; map: what the core fuses from the frames, with its superpoints")
     ] = "mesh",
     map_voxel: Annotated[float, typer.Option(help="edge of that map's voxels in metres", min=0.005, max=0.2)] = 0.02,
+    keep_voxel: Annotated[
+        float,
+        typer.Option(help="keep one point of that map in each superpoint and cube of so many metres", min=0, max=1),
+    ] = 0.0,
 ) -> None:
     """Makes cache/scenes/<scene>.npz of each scan, and cache/splits."""
     with _sentences():
         _choose("--superpoints", superpoints, get_args(Partition))
         _choose("--points", points, get_args(PointSource))
         partition: Any = "points" if points == "map" else superpoints
-        settings = SceneSettings(frame_stride, partition, images, points, map_voxel)  # type: ignore[arg-type]
+        settings = SceneSettings(frame_stride, partition, images, points, map_voxel, keep_voxel)  # type: ignore[arg-type]
         table = find_label_table(raw).resolve()
         read_label_table(table)
         found = _chosen(raw, split, scene)
@@ -147,6 +151,12 @@ def rooms(
     frames: Annotated[int, typer.Option(help="images of each room", min=1)] = 60,
     width: Annotated[int, typer.Option(help="of images, in pixels")] = 320,
     height: Annotated[int, typer.Option(help="of images, in pixels")] = 240,
+    walk_stride: Annotated[
+        int,
+        typer.Option(
+            help="every how many-th step of the walk (0.3 m) is an image; few images then see a whole room", min=1
+        ),
+    ] = 1,
     noisy: Annotated[bool, typer.Option(help="depth of a structured-light camera, and poses that drift")] = False,
     edge: Annotated[float, typer.Option(help="longest side of the mesh's triangles, in metres", min=0.005)] = 0.05,
 ) -> None:
@@ -155,7 +165,7 @@ def rooms(
 
     with _sentences():
         counts = {name: count for name, count in (("train", train), ("val", val), ("test", test)) if count}
-        settings = RoomSettings(frames, width, height, noisy, edge)
+        settings = RoomSettings(frames, width, height, noisy, edge, walk_stride)
         tasks = room_tasks(raw.resolve(), counts, first_seed, settings)
         _finish("rooms", tasks, _run("rooms", make_room, tasks, workers, ray))
 

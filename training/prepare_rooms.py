@@ -14,13 +14,15 @@ from .prepare_scenes import Outcome
 @dataclass(frozen=True)
 class RoomSettings:
     """frames of width x height pixels of each room; `edge` in metres is the longest side of the mesh's triangles;
-    `noisy`: depth of a structured-light camera, and poses that drift."""
+    `noisy`: depth of a structured-light camera, and poses that drift; every `walk_stride`-th step of the walk through
+    the room is a frame."""
 
     frames: int = 60
     width: int = 320
     height: int = 240
     noisy: bool = False
     edge: float = 0.05
+    walk_stride: int = 1
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,6 @@ def make_room(task: RoomTask) -> Outcome:
     if (folder / f"{task.name}.txt").is_file():
         return Outcome(made=False)
     s = task.settings
-    source = SyntheticSource(task.seed, s.frames, s.width, s.height, s.noisy)
+    source = SyntheticSource(task.seed, s.frames, s.width, s.height, s.noisy, stride=s.walk_stride)
     export_raw_scan(source, task.root, task.name, mesh_superpoints, task.is_test, s.edge)
     return Outcome(made=True)

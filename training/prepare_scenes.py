@@ -12,12 +12,12 @@ from typing import Literal
 import numpy as np
 
 from seg3d_core.errors import Seg3DError, SourceError
-from seg3d_core.mapping.neighbours import nearest_neighbours
+from seg3d_core.mapping.neighbours import map_neighbours
 from seg3d_core.mapping.superpoints import mesh_superpoints, superpoints
 from seg3d_core.sources.sens import SensFile
 from seg3d_core.types import Array, Cloud
 
-from .prepare_map import fused_cloud, nearest_vertices
+from .prepare_map import fused_cloud, nearest_vertices, thinned
 from .readers_cache import FORMAT, CachedScene, read_scene, write_scene
 from .readers_labels import CategoryIds, read_label_table
 from .readers_scannet import (
@@ -43,7 +43,8 @@ class SceneSettings:
     frame_stride: every how many-th frame is chosen; superpoints: `segments` takes those of the mesh (computed where
     the scan has none), `points` computes those that the core has of a cloud; with_images: read the `.sens`; points:
     the vertices of the mesh, or the map that the core fuses of the chosen frames, of `map_voxel` metres, which has the
-    core's superpoints.
+    core's superpoints; keep_voxel: of that map, one point for each superpoint and cube of so many metres, the mean of
+    those there; 0 keeps all.
     """
 
     frame_stride: int = 20
@@ -51,8 +52,11 @@ class SceneSettings:
     with_images: bool = True
     points: PointSource = "mesh"
     map_voxel: float = 0.02
+    keep_voxel: float = 0.0
 
     def __post_init__(self) -> None:
+        if self.keep_voxel and self.points != "map":
+            raise Seg3DError("points are thinned out in the core's map alone: --keep-voxel needs --points map")
         if self.points == "map" and not (self.with_images and self.superpoints == "points"):
             raise Seg3DError("points of the core's map come from images, and have superpoints of points")
 
@@ -113,9 +117,9 @@ def read_scan(task: SceneTask) -> tuple[CachedScene, tuple[str, ...]]:
         segments = read_segments(scan.segments, len(xyz))
         labels = label_points(segments, read_aggregation(scan.aggregation), _table(task.table))
     if settings.points == "map":
-        cloud = fused_cloud(scan.sens, settings.frame_stride, settings.map_voxel)
-        labels = labels.at(nearest_vertices(cloud.xyz, xyz))
-        xyz, rgb, parts = cloud.xyz, cloud.rgb, superpoints(cloud, nearest_neighbours(cloud.xyz))
+        vertices = xyz
+        xyz, rgb, parts = map_points(fused_cloud(scan.sens, settings.frame_stride, settings.map_voxel), settings)
+        labels = labels.at(nearest_vertices(xyz, vertices))
     elif settings.superpoints == "points":
         parts = _superpoints_of_points(xyz, rgb, faces)
     else:
@@ -126,6 +130,14 @@ def read_scan(task: SceneTask) -> tuple[CachedScene, tuple[str, ...]]:
         intrinsics[0], sizes, settings.text(),
     )  # fmt: skip
     return scene, labels.unknown
+
+
+def map_points(cloud: Cloud, settings: SceneSettings) -> tuple[Array, Array, Array]:
+    """Points (N, 3), colours (N, 3) and superpoints int (N,) of the core's map, thinned out where the settings say."""
+    parts = superpoints(cloud, map_neighbours(cloud.xyz))
+    if not settings.keep_voxel:
+        return cloud.xyz, cloud.rgb, parts
+    return thinned(cloud.xyz, cloud.rgb, parts, settings.keep_voxel)
 
 
 @lru_cache(maxsize=2)
@@ -151,7 +163,7 @@ def _chosen_frames(path: Path, settings: SceneSettings) -> tuple[Array, Array, A
 def _superpoints_of_points(xyz: Array, rgb: Array, faces: Array) -> Array:
     normals = vertex_normals(xyz, faces)
     cloud = Cloud(np.arange(1, len(xyz) + 1), xyz, rgb, normals, np.ones(len(xyz), np.float32))
-    return superpoints(cloud, nearest_neighbours(xyz))
+    return superpoints(cloud, map_neighbours(xyz))
 
 
 def vertex_normals(xyz: Array, faces: Array) -> Array:

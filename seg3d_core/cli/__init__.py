@@ -284,11 +284,12 @@ def models_convert(
         str | None, typer.Option(help="The 2D features they were trained with; as published: dino-x.")
     ] = None,
     sizes: Annotated[str, typer.Option(help="How boxes are sized: auto, normalised or metric.")] = "auto",
+    half: Annotated[bool, typer.Option(help="Store numbers at half precision: half the size.")] = False,
 ) -> None:
     """Check weights of SegDINO3D and write them as safetensors; nothing in them is executed."""
     from .models import convert
 
-    raise typer.Exit(convert(source, target, features, sizes))
+    raise typer.Exit(convert(source, target, features, sizes, half))
 
 
 @models_app.command("random")

@@ -108,7 +108,7 @@ def fetch(name: str, source: Path | None = None, weights_dir: str = "") -> int:
     return 0
 
 
-def convert(source: Path, target: Path, features_2d: str | None = None, sizes: str = "auto") -> int:
+def convert(source: Path, target: Path, features_2d: str | None = None, sizes: str = "auto", half: bool = False) -> int:
     """Weights of SegDINO3D, checked, as one safetensors file of ours; prints what had to be assumed."""
     try:
         from ..models import checkpoint
@@ -119,7 +119,7 @@ def convert(source: Path, target: Path, features_2d: str | None = None, sizes: s
         raise WeightsError(f"box sizes are auto, normalised or metric, not {sizes!r}")
     if target.exists():
         raise WeightsError(f"{target} exists: remove it, or name another file")
-    data, notes = checkpoint.convert(source, features_2d, cast(checkpoint.SizeChoice, sizes))
+    data, notes = checkpoint.convert(source, features_2d, cast(checkpoint.SizeChoice, sizes), half)
     _write(target, data)
     for note in notes:
         _print_line(note)

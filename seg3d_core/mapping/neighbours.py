@@ -20,6 +20,7 @@ from .block_index import BLOCK_SIDE, BlockIndex, find_or_add_block, slot_of
 
 SPACING_SAMPLE = 128
 MOST_NEIGHBOURS = 64
+_MOST_POINTS = 0.95
 # Grid coordinates below this make a key of 63 bits.
 _MOST_CELLS = 1 << 20
 _FAR = np.float32(3e38)
@@ -69,6 +70,17 @@ def nearest_neighbours(xyz: Array, spacing: float | None = None, count: int = 8,
     return _symmetric(nearest, order)
 
 
+def map_neighbours(xyz: Array) -> Neighbours:
+    """`nearest_neighbours` of a cloud that was fused in voxels, float (N, 3) in metres.
+
+    Where the surface lies beside a face that two voxels share, their points lie close together, so that in a densely
+    seen map the usual spacing says little of how far apart voxels are. What all but a few points keep does.
+    """
+    if len(xyz) < 2 or not np.ptp(np.asarray(xyz), axis=0).any():
+        return nearest_neighbours(xyz, 1.0)
+    return nearest_neighbours(xyz, usual_spacing(xyz, _MOST_POINTS))
+
+
 def voxel_neighbours(index: BlockIndex, rows: Array) -> Neighbours:
     """The points in the 26 voxels around each point of a voxel map.
 
@@ -88,8 +100,9 @@ def voxel_neighbours(index: BlockIndex, rows: Array) -> Neighbours:
     return Neighbours(indptr, indices)
 
 
-def usual_spacing(xyz: Array) -> float:
-    """The median distance in metres of a point to its nearest one, over a sample; xyz float (N, 3), N at least 2.
+def usual_spacing(xyz: Array, share: float = 0.5) -> float:
+    """The distance in metres to its nearest point that a `share` of the points does not exceed, by default the median,
+    over a sample; xyz float (N, 3), N at least 2.
 
     Points in one place count as one. Raises Seg3DError where all are in one place.
     """
@@ -99,7 +112,7 @@ def usual_spacing(xyz: Array) -> float:
     squared = squared[squared < _FAR]
     if not len(squared):
         raise Seg3DError("all points of the cloud lie in one place: it has no spacing")
-    return float(np.sqrt(np.median(squared)))
+    return float(np.sqrt(np.quantile(squared, share)))
 
 
 def checked_positions(xyz: Array) -> Array:

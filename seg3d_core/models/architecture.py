@@ -38,6 +38,12 @@ class Architecture:
     """Metres, L1."""
     temperature: float = 20.0
     """Of the positional encoding."""
+    voxel_size: float = 0.02
+    """Metres."""
+    levels: int = 5
+    """Resolutions of the spconv U-Net."""
+    blocks: int = 2
+    """Residual blocks of each of them, down and up."""
 
     def __post_init__(self) -> None:
         if self.backbone not in ("minkowski", "spconv", "mlp") or self.sizes not in ("normalised", "metric"):
@@ -48,6 +54,12 @@ class Architecture:
             raise WeightsError("box regression needs the centre encoding: switch both off, or neither")
         if self.image_features and self.late_image_features:
             raise WeightsError("image features enter before the backbone or after it, not both")
+        if (self.levels, self.blocks) != (5, 2) and self.backbone != "spconv":
+            raise WeightsError(f"levels and blocks are those of the spconv backbone: a {self.backbone} one has none")
+        if self.levels < 1 or self.blocks < 1:
+            raise WeightsError(f"no spconv U-Net of {self.levels} levels and {self.blocks} blocks: 1 or more each")
+        if not 0 < self.voxel_size <= 1:
+            raise WeightsError(f"voxels of {self.voxel_size} m: above 0 and at most 1 are possible")
         if self.width % self.heads:
             raise WeightsError(f"a width of {self.width} does not split into {self.heads} heads")
 

@@ -215,8 +215,11 @@ def load_backbone(model: SegDino3D, path: str | Path) -> list[str]:
     return notes
 
 
-def to_bytes(weights: Weights) -> bytes:
-    """Our file: safetensors, with architecture and 2D feature source in its header. Raises WeightsError."""
+def to_bytes(weights: Weights, half: bool = False) -> bytes:
+    """Our file: safetensors, with architecture and 2D feature source in its header. Raises WeightsError.
+
+    `half`: numbers are stored at half precision; a network computes at single precision all the same.
+    """
     safetensors = _safetensors()
     header = {"format": FORMAT, "version": str(VERSION)}
     if weights.architecture is not None:
@@ -226,18 +229,24 @@ def to_bytes(weights: Weights) -> bytes:
     if weights.class_names:
         header["classes"] = json.dumps(weights.class_names)
     state = {name: value.detach().cpu().contiguous() for name, value in weights.state.items()}
+    if half:
+        state = {name: value.half() if value.is_floating_point() else value for name, value in state.items()}
     return safetensors.save(state, metadata=header)
 
 
-def convert(source: str | Path, features_2d: str | None = None, sizes: SizeChoice = "auto") -> tuple[bytes, list[str]]:
+def convert(
+    source: str | Path, features_2d: str | None = None, sizes: SizeChoice = "auto", half: bool = False
+) -> tuple[bytes, list[str]]:
     """Any weights that `read_weights` takes as our file, checked, and what was assumed on the way.
 
-    `features_2d` names the 2D features that they were trained with. Raises WeightsError.
+    `features_2d` names the 2D features that they were trained with; `half` as in `to_bytes`. Raises WeightsError.
     """
     weights = read_weights(source)
     if not weights.is_whole:
         kind, channels = recover_backbone(weights.shapes)
-        return to_bytes(weights), [f"a {kind} backbone of {channels} input channels alone: training can start from it"]
+        return to_bytes(weights, half), [
+            f"a {kind} backbone of {channels} input channels alone: training can start from it"
+        ]
     if features_2d is not None:
         if weights.features_2d not in (None, features_2d):
             raise WeightsError(
@@ -250,7 +259,7 @@ def convert(source: str | Path, features_2d: str | None = None, sizes: SizeChoic
         load_strict(model, weights.state)
     except WeightsError as error:
         raise WeightsError(f"{source}: {error}") from None
-    return to_bytes(Weights(model.state_dict(), architecture, features, weights.class_names)), notes
+    return to_bytes(Weights(model.state_dict(), architecture, features, weights.class_names), half), notes
 
 
 def _read_safetensors(path: Path) -> Weights:

@@ -11,7 +11,7 @@ from .architecture import CENTRED_POSITION, COLOURS, IMAGE_FEATURES, Architectur
 Shapes = Mapping[str, Sequence[int]]
 BackboneKind = Literal["minkowski", "spconv", "mlp"]
 
-NOT_IN_SHAPES = ("distance_mask", "distance_threshold", "heads", "sizes", "temperature")
+NOT_IN_SHAPES = ("distance_mask", "distance_threshold", "heads", "sizes", "temperature", "voxel_size")
 """Fields of `Architecture` that no tensor tells."""
 
 # The first weight of each backbone.
@@ -40,6 +40,9 @@ def recover_architecture(shapes: Shapes) -> tuple[Architecture, list[str]]:
             f"a {backbone} backbone of {in_channels} input channels is none of ours: {COLOURS + position} without "
             f"image features, {COLOURS + position + IMAGE_FEATURES} with them"
         )
+    levels, blocks = Architecture.levels, Architecture.blocks
+    if backbone == "spconv":
+        levels, blocks = _levels_and_blocks(shapes)
     architecture = Architecture(
         backbone,
         thing_classes=_shape(shapes, "decoder.heads.classes.2.weight")[0] - 1,
@@ -55,8 +58,17 @@ def recover_architecture(shapes: Shapes) -> tuple[Architecture, list[str]]:
         layers=len({name.split(".")[2] for name in shapes if name.startswith("decoder.layers.")}),
         width=width,
         feed_forward_width=_shape(shapes, "decoder.layers.0.feed_forward.net.0.weight")[0],
+        levels=levels,
+        blocks=blocks,
     )
     return architecture, notes
+
+
+def _levels_and_blocks(shapes: Shapes) -> tuple[int, int]:
+    """Of a spconv U-Net: each level holds the next one as its `u`."""
+    levels = max(name.split(".").count("u") for name in shapes if name.startswith("backbone.")) + 1
+    blocks = {name.split(".")[2] for name in shapes if name.startswith("backbone.blocks.")}
+    return levels, len(blocks)
 
 
 def recover_backbone(shapes: Shapes) -> tuple[BackboneKind, int]:

@@ -76,7 +76,7 @@ class SegDino3D(nn.Module):
         for each in points:
             self._check_image_features(each)
         seen = points if self.settings.image_features else [replace(p, image_features=None) for p in points]
-        superpoints = encode_scenes(self.backbone, seen, self.sparse_backend)
+        superpoints = encode_scenes(self.backbone, seen, self.sparse_backend, self.settings.voxel_size)
         return [self._decoder_input(*pair) for pair in zip(superpoints, scenes, strict=True)]
 
     def _check_image_features(self, points: Points) -> None:
@@ -110,7 +110,7 @@ def make_backbone(settings: Architecture) -> nn.Module:
     if settings.backbone == "mlp":
         return VoxelMlp(settings.in_channels, settings.feature_channels)
     if settings.backbone == "spconv":
-        return SpConvUNet(settings.in_channels, settings.feature_channels)
+        return SpConvUNet(settings.in_channels, settings.feature_channels, settings.levels, settings.blocks)
     if MinkUNet.out_channels != settings.feature_channels:
         raise Seg3DError(
             f"The minkowski backbone gives {MinkUNet.out_channels} channels, not {settings.feature_channels}"

@@ -6,11 +6,19 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import connected_components
 
 from seg3d_core import config
 from seg3d_core.errors import Seg3DError
 from seg3d_core.mapping.block_index import BlockIndex
-from seg3d_core.mapping.neighbours import Neighbours, nearest_neighbours, usual_spacing, voxel_neighbours
+from seg3d_core.mapping.neighbours import (
+    Neighbours,
+    map_neighbours,
+    nearest_neighbours,
+    usual_spacing,
+    voxel_neighbours,
+)
 from seg3d_core.mapping.point_map import PointMap
 
 
@@ -58,6 +66,27 @@ def test_the_spacing_is_that_of_the_grid_even_with_points_given_twice() -> None:
     x, y = np.meshgrid(np.arange(30), np.arange(30))
     xyz = np.stack([x.ravel(), y.ravel(), 0 * x.ravel()], axis=1) * 0.05
     assert usual_spacing(np.concatenate([xyz, xyz])) == pytest.approx(0.05)
+
+
+def test_a_densely_seen_wall_beside_a_voxel_face_hangs_together() -> None:
+    """Its points lie in pairs on either side of the face, much closer than voxels are apart."""
+    random = np.random.default_rng(0)
+    wall = random.uniform(0, 2, (3, 200_000))
+    wall[2] = random.normal(0, 0.001, 200_000)
+    cells, of_point = np.unique(np.floor(wall.T / 0.02).astype(int), axis=0, return_inverse=True)
+    counts = np.bincount(of_point.ravel())
+    xyz = np.stack([np.bincount(of_point.ravel(), axis) / counts for axis in wall], axis=1)
+    assert len(cells) == len(xyz) and usual_spacing(xyz) < 0.004
+
+    def parts(graph: Neighbours) -> int:
+        return connected_components(csr_array((np.ones(len(graph.indices)), graph.indices, graph.indptr)))[0]
+
+    assert parts(map_neighbours(xyz)) < 5 < 500 < parts(nearest_neighbours(xyz))
+
+
+@pytest.mark.parametrize("xyz", [np.zeros((0, 3)), np.zeros((1, 3)), np.ones((5, 3))])
+def test_a_map_of_one_place_has_a_graph(xyz) -> None:
+    assert len(map_neighbours(xyz)) == len(xyz)
 
 
 @pytest.mark.parametrize("count", [0, 1])

@@ -17,6 +17,7 @@ from seg3d_core.errors import WeightsError  # noqa: E402
 from seg3d_core.models import checkpoint  # noqa: E402
 from seg3d_core.models.architecture import PUBLISHED, Architecture  # noqa: E402
 from seg3d_core.models.published_names import published_name, to_published  # noqa: E402
+from seg3d_core.models.recover import recover_architecture  # noqa: E402
 from seg3d_core.models.segdino3d import SegDino3D  # noqa: E402
 
 SMALL = {"layers": 1, "feed_forward_width": 16, "thing_classes": 4, "semantic_classes": 6}
@@ -260,3 +261,31 @@ def test_the_command_writes_the_file_and_says_what_it_assumed(tmp_path) -> None:
     again = CliRunner().invoke(app, ["models", "convert", str(source), str(target)])
     assert isinstance(again.exception, WeightsError)
     assert "exists" in str(again.exception)
+
+
+@pytest.mark.parametrize(("levels", "blocks"), [(1, 1), (3, 1), (2, 3)])
+def test_levels_and_blocks_are_told_by_the_tensors(levels, blocks) -> None:
+    small = dataclasses.replace(SPCONV, feature_channels=4, width=16, heads=2, levels=levels, blocks=blocks)
+    state = model_of(small).state_dict()
+    found, _ = recover_architecture({name: tuple(value.shape) for name, value in state.items()})
+    assert (found.levels, found.blocks, found.feature_channels) == (levels, blocks, 4)
+
+
+@pytest.mark.parametrize("wrong", [{"levels": 3}, {"blocks": 0}, {"voxel_size": 0.0}])
+def test_architectures_that_cannot_be_are_refused(wrong) -> None:
+    base = SPCONV if "blocks" in wrong else MLP
+    with pytest.raises(WeightsError):
+        dataclasses.replace(base, **wrong)
+
+
+def test_weights_at_half_precision_are_the_same_network_to_three_digits(tmp_path) -> None:
+    model = model_of(dataclasses.replace(SPCONV, feature_channels=4, width=16, heads=2, levels=2, voxel_size=0.05))
+    whole = write_ours(tmp_path / "whole.safetensors", model)
+    data, _ = checkpoint.convert(whole, half=True)
+    (tmp_path / "half.safetensors").write_bytes(data)
+    assert len(data) < 0.6 * whole.stat().st_size
+    found = checkpoint.load_model(tmp_path / "half.safetensors", SETTINGS).model
+    assert found.settings == model.settings
+    for name, value in model.state_dict().items():
+        assert found.state_dict()[name].dtype == value.dtype
+        assert torch.allclose(found.state_dict()[name].float(), value.float(), rtol=1e-3, atol=1e-6), name

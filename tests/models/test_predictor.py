@@ -173,7 +173,8 @@ def test_settings_and_a_file_of_weights_make_a_scene_with_instances(weights, box
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({}, r"segdino3d.weights names no file.*docs/models.md"),
+        ({}, r"segdino3d.weights names no file.*no model runs that gives any: set perception.masks to mobile_sam"),
+        ({"segdino3d.features_2d": "dino-x"}, "knows 2D features of mobile_sam alone, while those of dino-x run"),
         ({"segdino3d.weights": "/nowhere.pth"}, "cannot read weights at /nowhere.pth"),
         ({"segdino3d.weights": "W"}, "features of toy, and no model runs that gives any: set perception.masks"),
         (

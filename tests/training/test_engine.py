@@ -158,6 +158,15 @@ def test_another_seed_gives_other_weights(cache, tmp_path) -> None:
     assert any(not torch.equal(one[name], two[name]) for name in one)
 
 
+def test_a_step_takes_no_more_queries_than_it_may(cache, tmp_path) -> None:
+    drawn = {}
+    for most in (0, 3):
+        trainer = Trainer(settings(cache, run__most_queries=most), tmp_path / str(most), ALONE)
+        drawn[most] = trainer.learner.draw(collate([trainer.scenes[0], trainer.scenes[1]]), 5, 0)
+    assert all(len(queries) > 3 for queries in drawn[0])
+    assert [queries.tolist() for queries in drawn[3]] == [queries[:3].tolist() for queries in drawn[0]]
+
+
 def test_a_folder_with_a_run_is_not_overwritten(cache, tmp_path) -> None:
     Trainer(settings(cache, run__max_steps=1), tmp_path, ALONE).run()
     with pytest.raises(ConfigError, match="--resume"):

@@ -28,6 +28,7 @@ from seg3d_core.sources.synthetic import SyntheticSource, export_raw_scannet
 from seg3d_core.sources.synthetic.export_mesh import scan_mesh, subdivide
 from seg3d_core.types import FeatureMap, Frame, Masks2D, ObjectQueries2D
 from training import prepare, prepare_features
+from training.prepare_map import thinned
 from training.prepare_pool import run_tasks
 from training.prepare_scenes import Outcome, SceneSettings, SceneTask, prepare_scene, vertex_normals
 from training.readers_cache import read_own_features, read_scene
@@ -197,6 +198,34 @@ def test_points_of_the_cores_map(raw: Path, tmp_path: Path):
     assert run(*arguments, "--no-images")[0] == 1
     run(*arguments, "--map-voxel", 0.1, "--scene", "scene0000_00")
     assert len(read_scene(tmp_path / "cache" / "scenes" / "scene0000_00.npz").xyz) < len(cloud) / 2
+
+
+def test_the_map_can_be_thinned_and_keeps_every_superpoint(raw: Path, tmp_path: Path):
+    arguments = ("scenes", raw, tmp_path / "cache", "--workers", 1, "--frame-stride", 1, "--scene", "scene0000_00")
+    path = tmp_path / "cache" / "scenes" / "scene0000_00.npz"
+    run(*arguments, "--points", "map")
+    whole = read_scene(path)
+    assert counts(run(*arguments, "--points", "map", "--keep-voxel", 0.08)[1]) == (1, 0, 0)
+    kept = read_scene(path)
+    assert kept.superpoints.max() == whole.superpoints.max() and len(kept.xyz) < len(whole.xyz)
+    cells = np.floor(whole.xyz.astype(float) / 0.08).astype(int)
+    assert len(np.unique(np.column_stack([whole.superpoints, cells]), axis=0)) == len(kept.xyz)
+    assert run(*arguments, "--keep-voxel", 0.08)[0] == 1
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 2), *[st.integers(-30, 30)] * 3), min_size=1, max_size=40))
+def test_thinning_equals_its_slow_twin(points: list[tuple[int, ...]]):
+    _, parts = np.unique([point[0] for point in points], return_inverse=True)
+    xyz = np.array([point[1:] for point in points], np.float32) * np.float32(0.01) + np.float32(0.003)
+    rgb = (np.arange(3 * len(points)).reshape(-1, 3) % 256).astype(np.uint8)
+    groups: dict[tuple[float, ...], list[int]] = {}
+    for row, (part, place) in enumerate(zip(parts.tolist(), xyz.astype(float), strict=True)):
+        groups.setdefault((part, *np.floor(place / 0.1)), []).append(row)
+    expected = sorted((*xyz[rows].mean(axis=0).round(4), *np.round(rgb[rows].mean(axis=0))) for rows in groups.values())
+    found, colours, of_part = thinned(xyz, rgb, parts.astype(np.int32), 0.1)
+    rows = sorted(tuple(row) for row in np.concatenate([found.astype(float).round(4), colours], axis=1))
+    assert np.allclose(rows, expected, atol=2e-4) and set(of_part.tolist()) == set(parts.tolist())
 
 
 def test_a_write_that_fails_leaves_no_file(raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -398,6 +427,14 @@ def test_rooms_are_made_and_left_alone(tmp_path: Path):
     assert counts(run(*arguments)[1]) == (2, 0, 0)
     assert counts(run(*arguments)[1]) == (0, 2, 0)
     assert run("check", tmp_path / "raw")[0] == 0
+
+
+def test_few_images_of_a_long_walk():
+    every, third = SyntheticSource(3, frames=7, width=32, height=24), SyntheticSource(3, 3, 32, 24, stride=3)
+    assert np.array_equal(SyntheticSource(3, 9, 32, 24).poses[::3], third.poses)
+    assert third[2].stamp == every[6].stamp and len(third) == 3
+    with pytest.raises(SourceError, match="stride must be 1"):
+        SyntheticSource(stride=0)
 
 
 def test_an_export_does_not_touch_a_full_folder(raw: Path):

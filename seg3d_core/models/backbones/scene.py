@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from seg3d_core.errors import Seg3DError
 
-from ..sparse import Backend, CoordinateSet, SparseTensor, TorchBackend
+from ..sparse import Backend, CoordinateSet, SparseTensor, TorchBackend, distinct_voxels
 
 Convention = Literal["minkowski", "spconv"]
 
@@ -100,8 +100,9 @@ def encode_scenes(
         Seg3DError: the features of the points are not those that the backbone was made for.
     """
     convention: Convention = backbone.convention
-    features = [point_features(scene, convention) for scene in scenes]
-    voxels = voxelise(scenes, features, convention, voxel_size)
+    # Joined as voxels, which are fewer than points.
+    columns = zip(*(_point_columns(scene, convention) for scene in scenes), strict=True)
+    voxels = _voxelise(scenes, list(columns), convention, voxel_size)
     if voxels.features.shape[1] != backbone.in_channels:
         raise Seg3DError(
             f"The points have {voxels.features.shape[1]} features, the network takes {backbone.in_channels}: "
@@ -113,12 +114,16 @@ def encode_scenes(
 
 def point_features(scene: Points, convention: Convention) -> Tensor:
     """(N, C): colours, for spconv the position about the scene's mean (metres, unwarped), image features."""
+    return torch.cat(_point_columns(scene, convention), dim=1)
+
+
+def _point_columns(scene: Points, convention: Convention) -> list[Tensor]:
     columns = [scene.colours]
     if convention == "spconv":
         columns.append(scene.xyz - scene.xyz.mean(dim=0))
     if scene.image_features is not None:
         columns.append(scene.image_features)
-    return torch.cat(columns, dim=1)
+    return columns
 
 
 def voxelise(
@@ -129,18 +134,27 @@ def voxelise(
     Minkowski: floor(position / size), negative indices stay. spconv: the minimum of the scene is subtracted first, and
     the extents, which decide on voxels without a parent, are those of the whole batch.
     """
+    return _voxelise(scenes, [features], convention, voxel_size)
+
+
+def _voxelise(
+    scenes: Sequence[Points], columns: Sequence[Sequence[Tensor]], convention: Convention, voxel_size: float
+) -> Voxels:
+    """`voxelise` of features in several groups of columns, each scene by scene."""
     size = scenes[0].xyz.new_tensor(voxel_size)
     cells = [
         _in_voxels(scene, convention, size) if convention == "minkowski" else _from_minimum(scene, size)
         for scene in scenes
     ]
     indices = torch.cat([nn.functional.pad(cell.floor().long(), (1, 0), value=i) for i, cell in enumerate(cells)])
-    unique, rows = torch.unique(indices, dim=0, return_inverse=True)
+    unique, rows = distinct_voxels(indices)
     extents = None
     if convention == "spconv":
         x, y, z = (max(int(value) + 1, _LEAST_EXTENT) for value in unique[:, 1:].amax(dim=0))
         extents = (x, y, z)
-    means = mean_per_group(torch.cat(list(features)), rows, len(unique))
+    groups = Groups(rows, len(unique))
+    parts = (group[0] if len(group) == 1 else torch.cat(list(group)) for group in columns)
+    means = torch.cat([groups.means(part) for part in parts], dim=1)
     return Voxels(CoordinateSet(unique, extents=extents), means, rows)
 
 
@@ -158,14 +172,15 @@ def pool(
     for scene, rows in zip(scenes, rows_of_scenes, strict=True):
         ids = scene.superpoints
         n = int(ids.max()) + 1
+        groups = Groups(ids, n)
         corners = _in_voxels(scene, convention, size).floor() * size
         corners_unwarped = (scene.xyz / size).floor() * size
         moved = scene.xyz if scene.warped is None else scene.warped * size
         result.append(
             Superpoints(
-                features=mean_per_group(voxel_features, ids, n, rows),
-                positions=mean_per_group(corners, ids, n),
-                positions_unwarped=mean_per_group(corners_unwarped, ids, n),
+                features=groups.means(voxel_features, rows),
+                positions=groups.means(corners),
+                positions_unwarped=groups.means(corners_unwarped),
                 low=moved.amin(dim=0),
                 high=moved.amax(dim=0),
             )
@@ -173,19 +188,26 @@ def pool(
     return result
 
 
-def mean_per_group(values: Tensor, groups: Tensor, n_groups: int, rows: Tensor | None = None) -> Tensor:
-    """Mean over the members of each group, zero for a group without any: (n_groups, C).
+def mean_per_group(values: Tensor, groups: Tensor, n_groups: int) -> Tensor:
+    """Mean of values (N, C) over the members of each group, zero for a group without any: (n_groups, C).
 
-    Args:
-        values: (R, C).
-        groups: (N,) int64 below n_groups.
-        rows: (N,) which row of `values` each member has; None for its own.
+    `groups` int64 (N,), below n_groups.
     """
-    order = torch.argsort(groups, stable=True)
-    begins = nn.functional.pad(torch.bincount(groups, minlength=n_groups).cumsum(0), (1, 0))
-    members = order if rows is None else rows[order]
-    options: dict[str, Any] = {"mode": "mean", "include_last_offset": True}
-    return nn.functional.embedding_bag(members, values, begins, **options)
+    return Groups(groups, n_groups).means(values)
+
+
+class Groups:
+    """Which group, below `count`, each of N members is in, int64 (N,); sorted once for several means."""
+
+    def __init__(self, groups: Tensor, count: int):
+        self._order = torch.argsort(groups, stable=True)
+        self._begins = nn.functional.pad(torch.bincount(groups, minlength=count).cumsum(0), (1, 0))
+
+    def means(self, values: Tensor, rows: Tensor | None = None) -> Tensor:
+        """Of values (R, C) over each group's members: (count, C). `rows` (N,): which value each has; None: its own."""
+        members = self._order if rows is None else rows[self._order]
+        options: dict[str, Any] = {"mode": "mean", "include_last_offset": True}
+        return nn.functional.embedding_bag(members, values, self._begins, **options)
 
 
 def _in_voxels(scene: Points, convention: Convention, size: Tensor) -> Tensor:

@@ -50,18 +50,18 @@ class ResidualBlock(nn.Module):
 class Level(nn.Module):
     """One resolution, and inside it (`u`) all coarser ones."""
 
-    def __init__(self, widths: Sequence[int]):
+    def __init__(self, widths: Sequence[int], blocks: int):
         super().__init__()
         width = widths[0]
-        self.blocks = _blocks([width] * _BLOCKS, width)
+        self.blocks = _blocks([width] * blocks, width)
         self.is_last = len(widths) == 1
         if self.is_last:
             return
         below = widths[1]
         self.conv = nn.Sequential(_norm(width), nn.ReLU(), StridedConvolution(width, below, 2, "spconv"))
-        self.u = Level(widths[1:])
+        self.u = Level(widths[1:], blocks)
         self.deconv = nn.Sequential(_norm(below), nn.ReLU(), TransposedConvolution(below, width, 2, "spconv"))
-        self.blocks_tail = _blocks([2 * width] + [width] * (_BLOCKS - 1), width)
+        self.blocks_tail = _blocks([2 * width] + [width] * (blocks - 1), width)
 
     def forward(self, x: SparseTensor) -> SparseTensor:
         x = self.blocks(x)
@@ -78,12 +78,13 @@ class SpConvUNet(Level):
     Args:
         in_channels: 262 (colour, centred position, image features) in the published network.
         width: of the finest level, 32 in the published network; level l has l + 1 times as many channels.
+        levels, blocks: resolutions, and residual blocks of each on either side; 5 and 2 in the published network.
     """
 
     convention = "spconv"
 
-    def __init__(self, in_channels: int, width: int = _WIDTH):
-        super().__init__([width * (level + 1) for level in range(_LEVELS)])
+    def __init__(self, in_channels: int, width: int = _WIDTH, levels: int = _LEVELS, blocks: int = _BLOCKS):
+        super().__init__([width * (level + 1) for level in range(levels)], blocks)
         self.in_channels, self.out_channels = in_channels, width
         self.input_conv = nn.Sequential(SubmanifoldConvolution(in_channels, width, 3, "spconv"))
         self.output_layer = nn.Sequential(_norm(width), nn.ReLU())

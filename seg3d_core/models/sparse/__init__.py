@@ -1,7 +1,7 @@
 """Sparse convolution on occupied voxels: plain torch, with MinkowskiEngine or spconv behind it where asked for."""
 
 from .backend import BACKENDS, Backend, TorchBackend, find_backend
-from .coordinates import CoordinateSet
+from .coordinates import CoordinateSet, distinct_voxels
 from .layers import BatchNorm, SparseConvolution, StridedConvolution, SubmanifoldConvolution, TransposedConvolution
 from .tensor import SparseTensor, concatenate
 
@@ -17,5 +17,6 @@ __all__ = [
     "TorchBackend",
     "TransposedConvolution",
     "concatenate",
+    "distinct_voxels",
     "find_backend",
 ]

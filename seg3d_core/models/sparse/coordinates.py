@@ -138,6 +138,17 @@ class CoordinateSet:
         return Strides(parents, down, up)
 
 
+def distinct_voxels(indices: Tensor) -> tuple[Tensor, Tensor]:
+    """The different rows of int64 (N, 4), sorted by (batch, x, y, z), and which of them each row is, int64 (N,).
+
+    One integer a row: `torch.unique` by rows compares them one pair at a time on the CPU.
+    Raises Seg3DError for indices too far apart for 64 bits.
+    """
+    grid = _Grid(indices)
+    keys, rows = torch.unique(grid.keys(indices), return_inverse=True)
+    return grid.indices(keys), rows
+
+
 class _Grid:
     """One integer per voxel that sorts as (batch, x, y, z); a neighbour up to `margin` away is a constant further."""
 

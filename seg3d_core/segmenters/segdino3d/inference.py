@@ -13,7 +13,7 @@ from ...lifting.object_queries import SceneQueries
 from ...lifting.point_sets import farthest_points
 from ...lifting.view_shapes import with_shapes
 from ...lifting.views import sightings
-from ...mapping.neighbours import nearest_neighbours
+from ...mapping.neighbours import map_neighbours
 from ...mapping.superpoints import superpoints
 from ...metrics.classes import class_lists
 from ...models.predictions import CloudInput, Predictions, Predictor
@@ -57,7 +57,7 @@ def predict(predictor: Predictor, config: SegDino3DConfig, state: StateCopy) -> 
     """Predictions over the cloud's points that pass the config's limits, best first."""
     if not len(state.cloud):
         return Predictions.empty()
-    parts = superpoints(state.cloud, nearest_neighbours(state.cloud.xyz))
+    parts = superpoints(state.cloud, map_neighbours(state.cloud.xyz))
     budget = tiling.TileBudget(config.tile_points, config.tile_voxels, config.tile_overlap)
     tiles = tiling.cut(state.cloud.xyz, budget)
     found = []

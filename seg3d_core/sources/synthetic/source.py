@@ -28,7 +28,8 @@ class SyntheticSource:
 
     The same arguments give the same bytes on one machine, whatever was rendered before. `frames` images of `width` x
     `height` pixels come at `rate` per second; without `camera` the view is that of fx = 277 pixels at 320 x 240.
-    `motion` is `keyframe` (steps of up to 0.32 m through the whole room) or `video` (up to 6 cm and a few degrees).
+    `motion` is `keyframe` (steps of up to 0.32 m through the whole room) or `video` (up to 6 cm and a few degrees);
+    every `stride`-th step is a frame, so that few frames may see the whole room.
     `noisy` gives the depth of a structured-light camera and poses that drift by a few centimetres. The world is z up
     with the floor at z = 0. `SourceError` for arguments out of range and where no ray caster is installed.
     """
@@ -45,6 +46,7 @@ class SyntheticSource:
         rate: float = 5.0,
         motion: str = "keyframe",
         camera: Camera | None = None,
+        stride: int = 1,
     ):
         require_caster()
         if seed < 0:
@@ -53,6 +55,8 @@ class SyntheticSource:
             raise SourceError(
                 f"a synthetic room needs 1 frame or more of 8 to 4096 pixels a side, not {frames} of {width}x{height}"
             )
+        if stride < 1:
+            raise SourceError(f"stride must be 1 step of the walk or more, not {stride}")
         if not rate > 0:
             raise SourceError(f"rate must be above 0 frames per second, not {rate}")
         if motion not in MOTIONS:
@@ -60,6 +64,7 @@ class SyntheticSource:
         if camera is not None and camera.distortion is not None:
             raise SourceError("a synthetic camera has no distortion: leave it out")
         self.seed, self.frames, self.noisy, self.rate, self.motion = seed, frames, noisy, rate, motion
+        self.stride = stride
         self.camera = camera or Camera(320, 240, 277.0, 277.0, 159.5, 119.5).scaled(width, height)
         self.name = f"synthetic-{seed}"
         self.drops: dict[str, int] = {}
@@ -77,7 +82,8 @@ class SyntheticSource:
     @cached_property
     def poses(self) -> Array:
         """Exact T_world_camera of all frames, float64 (frames, 4, 4)."""
-        return plan_poses(self.room, self.scene, self.camera, self.frames, self.motion, self.seed)
+        steps = self.frames * self.stride
+        return plan_poses(self.room, self.scene, self.camera, steps, self.motion, self.seed)[:: self.stride]
 
     @cached_property
     def _told_poses(self) -> Array:
@@ -114,8 +120,9 @@ class SyntheticSource:
         depth = np.where(picture.depth <= _FARTHEST, picture.depth, np.float32(0))
         if self.noisy:
             depth = kinect_depth(depth, picture.cosine, np.random.default_rng([self.seed, 4, index]))
+        stamp = index * self.stride / self.rate
         return Frame(
-            index, index / self.rate, picture.rgb, depth, self.camera, self._told_poses[index].copy(), str(index),
+            index, stamp, picture.rgb, depth, self.camera, self._told_poses[index].copy(), str(index),
             picture.instance,
         )  # fmt: skip
 

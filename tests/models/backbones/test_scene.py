@@ -9,7 +9,7 @@ from seg3d_core.errors import Seg3DError
 torch = pytest.importorskip("torch")
 
 from seg3d_core.models.backbones import MinkUNet, Points, SpConvUNet, encode_scenes, voxelise  # noqa: E402
-from seg3d_core.models.backbones.scene import mean_per_group  # noqa: E402
+from seg3d_core.models.backbones.scene import Groups  # noqa: E402
 from seg3d_core.models.sparse import SparseTensor  # noqa: E402
 
 
@@ -17,12 +17,12 @@ def test_means_and_their_gradient_against_loops() -> None:
     torch.manual_seed(0)
     values = torch.randn(6, 3, dtype=torch.float64, requires_grad=True)
     rows, groups = torch.tensor([0, 5, 5, 1, 2]), torch.tensor([3, 0, 3, 3, 1])
-    means = mean_per_group(values, groups, 5, rows)
+    means = Groups(groups, 5).means(values, rows)
     for group in range(5):
         members = values[rows[groups == group]]
         expected = members.mean(dim=0) if len(members) else torch.zeros(3, dtype=torch.float64)
         torch.testing.assert_close(means[group], expected)
-    assert torch.autograd.gradcheck(lambda v: mean_per_group(v, groups, 5, rows), values)
+    assert torch.autograd.gradcheck(lambda v: Groups(groups, 5).means(v, rows), values)
 
 
 def test_negative_positions_are_floored() -> None:

@@ -21,6 +21,7 @@ from seg3d_core.models.sparse import (  # noqa: E402
     TransposedConvolution,
     concatenate,
     convolution,
+    distinct_voxels,
     find_backend,
     kernel_map,
 )
@@ -33,6 +34,15 @@ def scattered(seed: int, n: int = 120, low: int = -7, high: int = 8) -> torch.Te
     batch = torch.randint(0, 2, (n, 1), generator=generator)
     unique = torch.unique(torch.cat([batch, xyz], dim=1), dim=0)
     return unique[torch.randperm(len(unique), generator=generator)]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 2), *[st.integers(-9, 9)] * 3), max_size=60))
+def test_distinct_voxels_are_those_of_a_search_by_rows(rows) -> None:
+    indices = torch.tensor(rows, dtype=torch.int64).reshape(-1, 4)
+    unique, inverse = distinct_voxels(indices)
+    expected, places = torch.unique(indices, dim=0, return_inverse=True) if rows else (indices, inverse)
+    assert torch.equal(unique, expected) and torch.equal(inverse, places)
 
 
 def literal_submanifold(indices: torch.Tensor, features: torch.Tensor, kernel: torch.Tensor, size: int):

@@ -139,5 +139,8 @@ def lift_scene(
 
 def _room_for(count: int, image: FeatureMap, settings: FeatureSettings) -> PointFeatures:
     """Room for all points of a scene: none is left out."""
-    bytes_per_point = settings.views * (2 * image.values.shape[0] + 8) + 4
-    return PointFeatures(settings.views, (count + 1) * bytes_per_point / 1e6, settings.nearest)
+    bytes_per_point = settings.views * (2 * image.values.shape[0] + 8) + 14
+    points = PointFeatures(settings.views, (count + 1) * bytes_per_point / 1e6, settings.nearest)
+    # All rows at once: tables that grow with the map take their room from the features.
+    points.grow(count)
+    return points

@@ -334,7 +334,8 @@ def test_a_network_learns_a_scene_by_heart(cache, tmp_path) -> None:
     (cache / "splits" / "one.txt").write_text("scene0000_00\n")
     config = settings(
         cache, data__train_split="one", data__val_split="one", data__batch_size=1, data__augment__enabled=False,
-        data__query_dropout=0.0, model__width=32, model__feature_channels=8, optimiser__learning_rate=5e-3,
+        data__query_dropout=0.0, data__voxel_size=0.02, model__levels=5, model__blocks=2, model__width=32,
+        model__feature_channels=8, optimiser__learning_rate=5e-3,
         optimiser__backbone_learning_rate=5e-3, run__epochs=60, run__evaluate_every=60, run__picture_every=0,
         run__save_every=60,
     )  # fmt: skip

@@ -85,7 +85,7 @@ def test_bad_input_is_counted_and_the_node_lives(start, ros):
     for _ in range(2):
         camera.send(depth=np.full((h, w), np.nan, np.float32))
         camera.send(depth=np.full((h, w), np.inf, np.float32))
-        camera.send(encoding="yuv422")
+        camera.send(encoding="rgb565")
         camera.send(size=(w // 2, h // 2))
         camera.send(quaternion=(0.0, 0.0, 0.0, 0.0))
         camera.send(stamp=camera.stamp - 0.5)
@@ -107,7 +107,7 @@ def test_bad_input_is_counted_and_the_node_lives(start, ros):
     diagnostics(ros, lambda s: int(s["mapping"][2]["frames"]) > frames)
     assert node.stop(signal.SIGTERM) == 0, node.said
     assert "Traceback" not in node.said, node.said
-    assert "dropped (encoding): the colour image has the encoding 'yuv422'" in node.said
+    assert "dropped (encoding): the colour image has the encoding 'rgb565'" in node.said
 
 
 def test_says_what_is_missing_and_recovers(start, ros):

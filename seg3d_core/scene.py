@@ -366,7 +366,9 @@ class Scene:
         return {name: use.used_mb for name, use in self.memory.items()}
 
     def shrink(self) -> None:
-        """Memory ran out: all budgets become smaller than what is held, for good, and what is too much goes now."""
+        """Memory ran out: all budgets become smaller than what is held, for good, and what is too much goes now, with
+        what the segmenter keeps only to be quicker."""
+        self.segmenter.drop_working()
         for times in range(1, _SHRINK_ROUNDS):
             try:
                 self._shrinking.shrink(self.holders, times)

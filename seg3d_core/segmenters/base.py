@@ -54,6 +54,10 @@ class Segmenter(Protocol):
         """Of what goes with the map's points and has no budget: superpoints, and arrays kept for the next snapshot."""
         ...
 
+    def drop_working(self) -> None:
+        """Lets that go, where memory ran out: the next snapshot makes it anew."""
+        ...
+
     @property
     def holders(self) -> dict[str, Holder]:
         """Everything kept per point and per keyframe, by a name for people."""

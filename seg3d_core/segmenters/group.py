@@ -70,6 +70,10 @@ class SegmenterGroup:
     def working_bytes(self) -> int:
         return sum(segmenter.working_bytes for segmenter in self._segmenters.values())
 
+    def drop_working(self) -> None:
+        for segmenter in self._segmenters.values():
+            segmenter.drop_working()
+
     @property
     def holders(self) -> dict[str, Holder]:
         """The first core's by their own names, the others' with their core's name before."""

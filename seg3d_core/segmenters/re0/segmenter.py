@@ -55,6 +55,9 @@ class Re0Segmenter:
     def working_bytes(self) -> int:
         return self.reading.memory_bytes
 
+    def drop_working(self) -> None:
+        self.reading.reset()
+
     @property
     def evicted(self) -> int:
         """Keyframes that left for capacity or budget."""

@@ -48,6 +48,9 @@ class SegDino3DSegmenter:
     def working_bytes(self) -> int:
         return 0
 
+    def drop_working(self) -> None:
+        """Nothing is kept from one snapshot to the next."""
+
     @property
     def holders(self) -> dict[str, Holder]:
         return {"votes and log": self._log, "point features": self._features, "2D objects": self._bank}

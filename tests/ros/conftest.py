@@ -38,6 +38,14 @@ def _free_domain() -> int:
 
 # Before rclpy is imported anywhere: DDS reads these once.
 os.environ["ROS_DOMAIN_ID"] = str(_free_domain())
+
+
+@pytest.fixture
+def empty_domain() -> int:
+    """A domain in which no node of an earlier test lingers."""
+    return next(domain for domain in iter(_free_domain, None) if domain != int(os.environ["ROS_DOMAIN_ID"]))
+
+
 os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
 os.environ["ROS_LOG_DIR"] = tempfile.mkdtemp(prefix="seg3d_ros_log_")
 PROFILE = ROOT / "ros2_ws" / "src" / "seg3d_ros" / "config" / "fastdds_shm.xml"

@@ -49,9 +49,9 @@ def test_the_file_has_the_form_that_sros2_reads():
             assert texts == sorted(set(texts)) and all(text.startswith("/") for text in texts)
 
 
-def test_the_node_may_do_what_it_does_and_nothing_else():
+def test_the_node_may_do_what_it_does_and_nothing_else(empty_domain):
     context = rclpy.Context()
-    context.init()
+    context.init(domain_id=empty_domain)
     values = {"query.encoder": "none", "pose_source": "odometry", "perception.masks": "topic"}
     node = SegmentNode(context=context, parameter_overrides=[Parameter(k, value=v) for k, v in values.items()])
     try:

@@ -13,22 +13,20 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future, InvalidStateError
-from concurrent.futures import TimeoutError as FutureTimeout
-from contextlib import suppress
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
 
 from ..budgets import Use, is_out_of_memory, megabytes, use_of
 from ..build import build_scene
 from ..config import Config
-from ..errors import BusyError, FrameError, Seg3DError
+from ..errors import FrameError
 from ..perception.topic import PushedMasks
 from ..scene import SegmentationJob, Segmented
 from ..storage import SavedScene, copy_scene, read_scene, restore_scene, write_scene
 from ..types import Frame, Masks2D, Objects2D, PoseCorrection, QueryResult, Snapshot, Visible
+from .answers import answer
 from .autosave import Autosaver
 from .correction_counts import count_correction, unanchored_text, why_nothing
 from .mailbox import Inbox, Mailbox
@@ -36,11 +34,11 @@ from .mask_worker import MaskWorker
 from .offline import Observer
 from .query_desk import QueryDesk
 from .recent_frames import RecentFrames
+from .scene_desk import SceneDesk
 from .statistics import Queue, Recorder, Save, Statistics
 from .text_worker import TextWorker
 
 log = logging.getLogger(__name__)
-T = TypeVar("T")
 # Frames wait here while the scene is busy with one: a few hide the jitter, more would only add latency.
 _FRAMES_WAITING = 4
 _REPORT_INTERVAL = 10.0
@@ -86,6 +84,7 @@ class LiveRuntime:
         self._recorder = Recorder()
         self._reported: dict[str, float] = {}
         self._inbox = Inbox(_FRAMES_WAITING, config.runtime.max_waiting)
+        self._requests = SceneDesk(self._inbox, self._on_worker_error)
         self._last_submitted = -math.inf
         # The newest correction that the scene's thread has not taken yet, and the last frame's stamp when it came.
         self._offered: tuple[PoseCorrection, float] | None = None
@@ -98,9 +97,6 @@ class LiveRuntime:
         self._text = TextWorker(config, self._recorder, self._report, self._labelled, self._on_worker_error)
         self._queries = QueryDesk(config.runtime.max_waiting, config.runtime.query_deadline)
         self._waiters: deque[Future[Snapshot]] = deque()
-        self._unanswered: set[Future[Any]] = set()
-        self._unanswered_lock = threading.Lock()
-        self._stopped = False
         self._answering: list[Future[Snapshot]] = []
         self._segmenting = False
         self._since_segmentation = 0
@@ -143,11 +139,7 @@ class LiveRuntime:
         self._masks.join(max(0.0, deadline - time.monotonic()))
         for thread in self._threads:
             thread.join(max(0.0, deadline - time.monotonic()))
-        with self._unanswered_lock:
-            self._stopped = True
-            unanswered, self._unanswered = self._unanswered, set()
-        for future in unanswered:
-            _answer(future, Seg3DError("the runtime is shutting down"))
+        self._requests.stop()
         if self._autosaver is not None:
             self._autosaver.stop(max(0.0, deadline - time.monotonic()))
             if not any(thread.is_alive() for thread in self._threads) and self._scene.frames:
@@ -189,11 +181,11 @@ class LiveRuntime:
             self._waiters.append(future)
             self._begin_segmentation()
 
-        return self._ask(request, timeout, "the segmentation")
+        return self._requests.ask(request, timeout, "the segmentation")
 
     def reset(self, timeout: float = 10.0) -> None:
         """An empty map; ids go on counting."""
-        self._call(self._reset, timeout, "the reset")
+        self._requests.call(self._reset, timeout, "the reset")
 
     def query(self, text: str, top_k: int | None = None, patience: float | None = None) -> QueryResult:
         """Answers from the newest snapshot. Raises QueryError, and BusyError where it can't within the deadline.
@@ -205,7 +197,7 @@ class LiveRuntime:
 
     def save(self, path: Path, *, overwrite: bool = False, timeout: float = 60.0) -> Snapshot:
         """Writes the map as of now; mapping goes on meanwhile. Raises MapFileError."""
-        saved = self._call(self._copy, timeout, "the map's copy")
+        saved = self._requests.call(self._copy, timeout, "the map's copy")
         state = replace(self._saved, path=str(path))
         try:
             with self._recorder.stage("save"):
@@ -241,7 +233,7 @@ class LiveRuntime:
             # Labels of another encoder are kept as words: they are shown, never compared.
             self._text.restore_names(saved.names)
 
-        self._call(replace_scene, timeout, "loading")
+        self._requests.call(replace_scene, timeout, "loading")
         return self.segment_now(timeout)
 
     def statistics(self) -> Statistics:
@@ -410,7 +402,7 @@ class LiveRuntime:
     def _end_segmentation(self, outcome: Snapshot | BaseException) -> None:
         self._segmenting = False
         for future in self._answering:
-            _answer(future, outcome)
+            answer(future, outcome)
         self._answering = []
         due = self._since_segmentation >= self.config.runtime.segment_every
         if self._waiters or due or self._scene.corrector.waits:
@@ -486,52 +478,8 @@ class LiveRuntime:
             self._recorder.count("callback errors")
             log.exception("a callback of the runtime failed")
 
-    def _call(self, function: Callable[[], T], timeout: float, what: str) -> T:
-        """Runs a function in the scene's thread."""
-
-        def request(future: Future[T]) -> None:
-            try:
-                outcome: T | BaseException = function()
-            except Exception as error:
-                outcome = error
-                self._on_worker_error(error, what)
-            _answer(future, outcome)
-
-        return self._ask(request, timeout, what)
-
-    def _ask(self, request: Callable[[Future[T]], None], timeout: float, what: str) -> T:
-        """Waits for the answer to a request that the scene's thread gets; a stop answers it too."""
-        future: Future[T] = Future()
-        with self._unanswered_lock:
-            if self._stopped:
-                raise Seg3DError("the runtime is shutting down")
-            self._unanswered.add(future)
-        try:
-            if not self._inbox.offer(lambda: None if future.cancelled() else request(future)):
-                raise BusyError(
-                    "busy", f"{self.config.runtime.max_waiting} requests wait already: ask again in a while"
-                )
-            return future.result(timeout)
-        except FutureTimeout:
-            future.cancel()
-            raise BusyError("timeout", f"{what} did not finish within {timeout:.0f} s") from None
-        except MemoryError:
-            raise BusyError("out_of_memory", f"memory ran out in {what}; budgets shrink, so ask again") from None
-        finally:
-            with self._unanswered_lock:
-                self._unanswered.discard(future)
-
     def _report(self, level: str, kind: str, text: str) -> None:
         now = time.monotonic()
         if now - self._reported.get(kind, -_REPORT_INTERVAL) >= _REPORT_INTERVAL:
             self._reported[kind] = now
             self._tell(self._on_event, level, text)
-
-
-def _answer(future: Future[Any], outcome: object) -> None:
-    """Sets result or exception, unless a stop was faster."""
-    with suppress(InvalidStateError):
-        if isinstance(outcome, BaseException):
-            future.set_exception(outcome)
-        else:
-            future.set_result(outcome)

@@ -64,7 +64,7 @@ class Inbox:
     def __init__(self, frames: int, requests: int):
         self._frames: deque[Frame] = deque()
         self._limit = frames
-        self._most_requests = requests
+        self.most_requests = requests
         self._requests: deque[Callable[[], Any]] = deque()
         self.refused_requests = 0
         self._ready = threading.Condition()
@@ -99,7 +99,7 @@ class Inbox:
     def offer(self, request: Callable[[], Any]) -> bool:
         """From outside; False where too many wait."""
         with self._ready:
-            if len(self._requests) >= self._most_requests:
+            if len(self._requests) >= self.most_requests:
                 self.refused_requests += 1
                 return False
             self._requests.append(request)

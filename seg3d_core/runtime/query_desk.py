@@ -7,11 +7,10 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
-from concurrent.futures import TimeoutError as FutureTimeout
-from functools import partial
 
-from ..errors import BusyError, Seg3DError
+from ..errors import BusyError
 from ..types import QueryResult
+from .answers import Answers, answer
 from .statistics import Queue
 
 Query = Callable[[], QueryResult]
@@ -22,6 +21,7 @@ class QueryDesk:
 
     def __init__(self, most: int, deadline: float):
         self._most, self._deadline = most, deadline
+        self._answers = Answers()
         self._waiting: deque[tuple[Future[QueryResult], Query]] = deque()
         self._ready = threading.Condition()
         self._closed = False
@@ -38,54 +38,56 @@ class QueryDesk:
         self._thread.start()
 
     def stop(self, timeout: float) -> None:
-        """Who waits gets an error."""
+        """Who waits gets an error, once the query that has begun is answered or the time is over."""
         with self._ready:
             self._closed = True
-            waiting, self._waiting = list(self._waiting), deque()
+            self._waiting.clear()
             self._ready.notify_all()
-        for future, _ in waiting:
-            if future.set_running_or_notify_cancel():
-                future.set_exception(Seg3DError("the runtime is shutting down"))
         if self._thread.is_alive():
             self._thread.join(timeout)
+        self._answers.stop()
 
     def ask(self, query: Query, patience: float | None = None) -> QueryResult:
         """The query's own outcome, or BusyError: `busy` at once where too many wait, `timeout` after the deadline.
 
         `patience`: less time than the deadline, in seconds.
         """
-        future: Future[QueryResult] = Future()
         limit = self._deadline if patience is None else min(patience, self._deadline)
-        with self._ready:
-            if self._closed:
-                raise Seg3DError("the runtime is shutting down")
-            since = self._busy_since
-            hangs = since is not None and time.monotonic() - since > self._deadline
-            if hangs or len(self._waiting) >= self._most or limit <= 0:
-                self._refused += 1
-                raise BusyError("busy", f"{len(self._waiting)} queries wait already: ask again in a while")
-            self._waiting.append((future, query))
-            self._ready.notify()
+
+        def hand_over(future: Future[QueryResult]) -> None:
+            with self._ready:
+                if self._hangs or len(self._waiting) >= self._most or limit <= 0:
+                    raise BusyError("busy", f"{len(self._waiting)} queries wait already: ask again in a while")
+                self._waiting.append((future, query))
+                self._ready.notify()
+
+        late = f"no answer within {limit:.1f} s (runtime.query_deadline): ask again in a while"
         try:
-            return future.result(limit)
-        except FutureTimeout:
-            if not future.cancel() and future.done():
-                return future.result()
-        self._refused += 1
-        raise BusyError("timeout", f"no answer within {limit:.1f} s (runtime.query_deadline): ask again in a while")
+            return self._answers.wait(hand_over, limit, late)
+        except BusyError:
+            with self._ready:
+                self._refused += 1
+            raise
+
+    @property
+    def _hangs(self) -> bool:
+        """Whether one query has taken more than the time of all."""
+        since = self._busy_since
+        return since is not None and time.monotonic() - since > self._deadline
 
     def _run(self) -> None:
         while (item := self._next()) is not None:
             future, query = item
-            if not future.set_running_or_notify_cancel():
+            if future.cancelled():
                 continue
             self._busy_since = time.monotonic()
+            outcome: QueryResult | BaseException
             try:
-                outcome = partial(future.set_result, query())
+                outcome = query()
             except BaseException as error:
-                outcome = partial(future.set_exception, error)
+                outcome = error
             self._busy_since = None
-            outcome()
+            answer(future, outcome)
 
     def _next(self) -> tuple[Future[QueryResult], Query] | None:
         with self._ready:

@@ -89,7 +89,7 @@ def test_a_request_that_was_given_up_is_not_done_later(live, blocked) -> None:
     runtime = live()
     go_on, done = blocked(runtime), []
     with pytest.raises(BusyError) as error:
-        runtime._call(lambda: done.append(1), 0.05, "it")
+        runtime._requests.call(lambda: done.append(1), 0.05, "it")
     assert error.value.code == "timeout" and isinstance(error.value, Seg3DError)
     go_on.set()
     runtime.reset()

@@ -152,3 +152,17 @@ def test_an_error_of_the_query_is_its_outcome_and_a_stop_answers_all(desk) -> No
             second.result()
     with pytest.raises(Seg3DError, match="shutting down"):
         one.ask(lambda: answer("x"))
+
+
+def test_a_stop_answers_who_asked_what_hangs(desk) -> None:
+    one, go_on = desk(), threading.Event()
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(one.ask, lambda: answer(str(go_on.wait(20))))
+        while one._busy_since is None:
+            time.sleep(0.001)
+        one.stop(0.05)
+        try:
+            with pytest.raises(Seg3DError, match="shutting down"):
+                asked.result(5)
+        finally:
+            go_on.set()

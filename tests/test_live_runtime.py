@@ -242,7 +242,7 @@ def test_labels_of_the_map_before_a_load_are_not_shown_on_the_loaded_one(live, b
     before = runtime.segment_now()
     after = runtime.load(tmp_path / "m.seg3d")
     # As when the text thread was busy with the old snapshot meanwhile.
-    runtime._labelled(before, ("old",) * len(before.instances))
+    runtime._listeners.publish_names(before, ("old",) * len(before.instances))
     assert after.sequence == before.sequence and runtime.snapshot is after
 
 

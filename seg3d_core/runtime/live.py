@@ -28,7 +28,8 @@ from ..storage import SavedScene, copy_scene, read_scene, restore_scene, write_s
 from ..types import Frame, Masks2D, Objects2D, PoseCorrection, QueryResult, Snapshot, Visible
 from .answers import answer
 from .autosave import Autosaver
-from .correction_counts import count_correction, unanchored_text, why_nothing
+from .correction_desk import CorrectionDesk
+from .listeners import Listeners
 from .mailbox import Inbox, Mailbox
 from .mask_worker import MaskWorker
 from .offline import Observer
@@ -41,7 +42,6 @@ from .text_worker import TextWorker
 log = logging.getLogger(__name__)
 # Frames wait here while the scene is busy with one: a few hide the jitter, more would only add latency.
 _FRAMES_WAITING = 4
-_REPORT_INTERVAL = 10.0
 # A camera that stands still brings no keyframes: what it saw last is segmented after so many seconds all the same.
 _STANDSTILL = 2.0
 
@@ -78,23 +78,19 @@ class LiveRuntime:
         self._autosave_path, self._saved = autosave, Save()
         self._autosaver: Autosaver | None = None
         self._scene = build_scene(config, points)
-        self._observer = observer
-        self._on_snapshot = on_snapshot or (lambda snapshot: None)
-        self._on_event = on_event or (lambda level, text: None)
         self._recorder = Recorder()
-        self._reported: dict[str, float] = {}
+        self._listeners = Listeners(self._recorder, observer, on_snapshot, on_event)
+        report = self._listeners.report
         self._inbox = Inbox(_FRAMES_WAITING, config.runtime.max_waiting)
         self._requests = SceneDesk(self._inbox, self._on_worker_error)
+        self._corrections = CorrectionDesk(self._scene, self._recorder, report)
         self._last_submitted = -math.inf
-        # The newest correction that the scene's thread has not taken yet, and the last frame's stamp when it came.
-        self._offered: tuple[PoseCorrection, float] | None = None
-        self._correction_lock = threading.Lock()
-        self._masks = MaskWorker(config, self._recorder, self._report, self._hand_over, self._on_worker_error)
+        self._masks = MaskWorker(config, self._recorder, report, self._hand_over, self._on_worker_error)
         self._masks.wants_objects = self._scene.wants_objects
         generator = self._masks.generator
         self._pushed = generator if isinstance(generator, PushedMasks) else None
         self._segmentation: Mailbox[SegmentationJob] = Mailbox(1)
-        self._text = TextWorker(config, self._recorder, self._report, self._labelled, self._on_worker_error)
+        self._text = TextWorker(config, self._recorder, report, self._listeners.publish_names, self._on_worker_error)
         self._queries = QueryDesk(config.runtime.max_waiting, config.runtime.query_deadline)
         self._waiters: deque[Future[Snapshot]] = deque()
         self._answering: list[Future[Snapshot]] = []
@@ -103,8 +99,6 @@ class LiveRuntime:
         self._observed_at = 0.0
         self._recent = RecentFrames(megabytes(config.memory.topic_masks_mb * 3 / 4))
         self._is_short_of_memory = False
-        self._publish_lock = threading.Lock()
-        self.snapshot = Snapshot.empty()
         self._threads: list[threading.Thread] = []
 
     # --- life --------------------------------------------------------------------------------
@@ -148,6 +142,11 @@ class LiveRuntime:
 
     # --- what any thread may call --------------------------------------------------------------
 
+    @property
+    def snapshot(self) -> Snapshot:
+        """The newest one."""
+        return self._listeners.snapshot
+
     def submit(self, frame: Frame) -> None:
         """Hands a frame over; never blocks. When the scene can't keep up, older frames are dropped."""
         self._last_submitted = frame.stamp
@@ -162,13 +161,8 @@ class LiveRuntime:
     def submit_correction(self, correction: PoseCorrection) -> None:
         """New poses for frames of before. They are applied before the next segmentation, which begins as soon as it
         can; of several that wait, the newest. Frames handed over from now on are posed in the corrected world."""
-        with self._correction_lock:
-            overtaken, self._offered = self._offered, (correction, self._last_submitted)
-        if overtaken is None:
+        if self._corrections.offer(correction, self._last_submitted):
             self._inbox.put(self._take_correction)
-        else:
-            self._recorder.count("corrections")
-            self._recorder.count("corrections overtaken")
 
     def count_drop(self, reason: str, n: int = 1) -> None:
         """A frame that did not even reach the runtime."""
@@ -229,7 +223,7 @@ class LiveRuntime:
             finally:
                 if self._scene.generation != before:
                     self._forget_work()
-                    self._publish(self._scene.snapshot)
+                    self._listeners.publish(self._scene.snapshot)
             # Labels of another encoder are kept as words: they are shown, never compared.
             self._text.restore_names(saved.names)
 
@@ -275,14 +269,14 @@ class LiveRuntime:
                     work()
             except FrameError as error:
                 self._recorder.drop(error.reason)
-                self._report("warning", error.reason, f"frame dropped: {error}")
+                self._listeners.report("warning", error.reason, f"frame dropped: {error}")
             except Exception as error:  # no memory, or a bug: say it, and go on mapping
                 if is_out_of_memory(error):
                     self._make_room("mapping")
                     continue
                 self._recorder.count("scene errors")
                 log.exception("the scene's thread failed on one item")
-                self._report(
+                self._listeners.report(
                     "error", "scene", "the mapping thread failed on one item (traceback in the log); it goes on"
                 )
 
@@ -324,31 +318,13 @@ class LiveRuntime:
             self._scene.shrink()
         except Exception:  # most likely it ran out again: the next one finds less to do
             log.exception("budgets could not shrink")
-        self._report("error", "out_of_memory", f"memory ran out ({who}): budgets shrink, the map goes on with less")
+        self._listeners.report(
+            "error", "out_of_memory", f"memory ran out ({who}): budgets shrink, the map goes on with less"
+        )
 
     def _take_correction(self) -> None:
-        with self._correction_lock:
-            offered, self._offered = self._offered, None
-        if offered is None:
-            return
-        overtaken = self._scene.corrector.waits
-        outcome = self._scene.offer_correction(*offered)
-        count_correction(self._recorder, outcome)
-        if overtaken:
-            self._recorder.count("corrections overtaken")
-        if outcome.state == "waiting":
+        if self._corrections.take():
             self._begin_segmentation()
-        elif outcome.state != "small":
-            self._report("warning", "correction", f"a correction of poses moves nothing: {why_nothing(outcome)}")
-        if outcome.unanchored:
-            self._report("warning", "unanchored", unanchored_text(outcome))
-
-    def _apply_correction(self) -> None:
-        if self._scene.corrector.waits:
-            with self._recorder.stage("correct"):
-                outcome = self._scene.apply_correction()
-            if outcome is not None:
-                count_correction(self._recorder, outcome)
 
     def _observe(self, seen: _Observation) -> None:
         if seen.generation != self._scene.generation:
@@ -357,8 +333,7 @@ class LiveRuntime:
             self._scene.add_observation(seen.frame, seen.visible, seen.masks, seen.objects)
         self._recorder.count("keyframes")
         self._recorder.count("masks", sum(map(len, seen.masks.label_images)))
-        if self._observer:
-            self._tell(self._observer.frame, seen.frame, seen.masks)
+        self._listeners.keyframe(seen.frame, seen.masks)
         self._observed_at = time.monotonic()
         self._since_segmentation += 1
         if self._since_segmentation >= self.config.runtime.segment_every:
@@ -372,7 +347,7 @@ class LiveRuntime:
         self._answering, waiting = list(self._waiters), self._waiters
         waiting.clear()
         try:
-            self._apply_correction()
+            self._corrections.apply()
             with self._recorder.stage("segment: copy"):
                 job = self._scene.begin_segmentation()
         except BaseException as error:
@@ -395,7 +370,7 @@ class LiveRuntime:
         for change in snapshot.changes:
             self._recorder.count(f"instances {change.kind}")
         if is_current:
-            self._publish(self._text.with_names(snapshot))
+            self._listeners.publish(self._text.with_names(snapshot))
             self._text.offer(self.snapshot)
         self._end_segmentation(self.snapshot)
 
@@ -405,13 +380,13 @@ class LiveRuntime:
             answer(future, outcome)
         self._answering = []
         due = self._since_segmentation >= self.config.runtime.segment_every
-        if self._waiters or due or self._scene.corrector.waits:
+        if self._waiters or due or self._corrections.waits:
             self._begin_segmentation()
 
     def _reset(self) -> None:
         self._forget_work()
         self._scene.reset()
-        self._publish(self._scene.snapshot)
+        self._listeners.publish(self._scene.snapshot)
 
     def _forget_work(self) -> None:
         self._masks.clear()
@@ -438,7 +413,9 @@ class LiveRuntime:
             except Exception as error:
                 self._recorder.count("segmentation errors")
                 log.exception("a segmentation failed")
-                self._report("error", "segment", "a segmentation failed (traceback in the log); the last one stays")
+                self._listeners.report(
+                    "error", "segment", "a segmentation failed (traceback in the log); the last one stays"
+                )
                 outcome = error
                 self._on_worker_error(error, "segmentation")
             self._inbox.put(partial(self._finish_segmentation, job, outcome))
@@ -450,36 +427,3 @@ class LiveRuntime:
         if is_out_of_memory(error) and not self._is_short_of_memory:
             self._is_short_of_memory = True
             self._inbox.put(partial(self._make_room, who))
-
-    # --- helpers -------------------------------------------------------------------------------
-
-    def _labelled(self, snapshot: Snapshot, names: tuple[str, ...]) -> None:
-        """From the text worker: the labels of a snapshot are known. Those of one that was replaced are not told."""
-        with self._publish_lock:
-            # Numbers would not do: a loaded map counts on from its own.
-            if snapshot is self.snapshot:
-                self._show(replace(snapshot, names=names))
-
-    def _publish(self, snapshot: Snapshot) -> None:
-        with self._publish_lock:
-            self._show(snapshot)
-
-    def _show(self, snapshot: Snapshot) -> None:
-        self.snapshot = snapshot
-        self._tell(self._on_snapshot, snapshot)
-        if self._observer:
-            self._tell(self._observer.snapshot, snapshot)
-
-    def _tell(self, callback: Callable[..., object], *news: object) -> None:
-        """Whoever listens must not stop the thread that tells."""
-        try:
-            callback(*news)
-        except Exception:
-            self._recorder.count("callback errors")
-            log.exception("a callback of the runtime failed")
-
-    def _report(self, level: str, kind: str, text: str) -> None:
-        now = time.monotonic()
-        if now - self._reported.get(kind, -_REPORT_INTERVAL) >= _REPORT_INTERVAL:
-            self._reported[kind] = now
-            self._tell(self._on_event, level, text)

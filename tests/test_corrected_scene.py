@@ -11,10 +11,10 @@ from scipy.spatial.transform import Rotation
 
 from seg3d_core.build import build_scene, rebuild_scene
 from seg3d_core.config import build
+from seg3d_core.frame_choice import PoseGate
 from seg3d_core.perception.ground_truth import GroundTruthMasks
 from seg3d_core.runtime import LiveRuntime
 from seg3d_core.runtime.offline import run_offline
-from seg3d_core.scene import PoseGate
 from seg3d_core.storage import copy_scene, read_scene, write_scene
 from seg3d_core.types import Masks2D, PoseCorrection
 

@@ -8,9 +8,10 @@ import pytest
 from seg3d_core.build import build_scene, rebuild_scene
 from seg3d_core.config import build
 from seg3d_core.errors import FrameError, MapFileError
+from seg3d_core.frame_choice import share_seen_before
 from seg3d_core.perception.ground_truth import GroundTruthMasks
 from seg3d_core.runtime.offline import run_offline
-from seg3d_core.scene import Scene, share_seen_before
+from seg3d_core.scene import Scene
 from seg3d_core.sources.synthetic.noise import kinect_depth
 from seg3d_core.storage import copy_scene, read_scene, restore_scene, write_scene
 from seg3d_core.types import Masks2D, Visible

@@ -14,7 +14,6 @@ import json
 import math
 import os
 import re
-import struct
 import time
 import zipfile
 from collections.abc import Callable, Mapping
@@ -28,7 +27,7 @@ from uuid import uuid4
 import numpy as np
 
 from . import __version__
-from .array_file import read_array
+from .array_file import DAMAGE, read_array
 from .errors import MapFileError, printable
 from .types import Array
 
@@ -42,22 +41,6 @@ unfinished: set[Path] = set()
 _META = "meta.json"
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*(/[A-Za-z0-9_-][A-Za-z0-9_.-]*)*")
 _LEFTOVER_AGE, _LOCKED_BY = 3600.0, 5.0  # seconds
-# What zipfile, struct and numpy's header parser raise on hostile bytes, beside their own errors.
-_DAMAGE = (
-    zipfile.BadZipFile,
-    struct.error,
-    EOFError,
-    IndexError,
-    KeyError,
-    MemoryError,
-    NotImplementedError,
-    OverflowError,
-    RecursionError,
-    RuntimeError,
-    SyntaxError,
-    TypeError,
-    ValueError,
-)
 
 
 @dataclass(frozen=True, eq=False)
@@ -224,7 +207,7 @@ def _read(path: Path, file: IO[bytes]) -> Archive:
         raise _not_a_map(path, "it does not start like one")
     try:
         archive = zipfile.ZipFile(file)
-    except _DAMAGE as error:
+    except DAMAGE as error:
         raise _damaged(path, f"its table of contents is unreadable, so it may be cut short ({error})") from error
     with archive:
         members = _checked_members(path, archive, size)
@@ -264,7 +247,7 @@ def _read_header(
     text = _read_member(path, archive, members[_META], _read_bytes)
     try:
         header = json.loads(text, parse_constant=_refuse_number, parse_float=_finite)
-    except _DAMAGE as error:
+    except DAMAGE as error:
         raise _damaged(path, f"{_META} is no JSON ({error})") from error
     if not isinstance(header, dict) or header.get("format") != FORMAT:
         raise _not_a_map(path, f"{_META} does not say {FORMAT!r}")
@@ -301,7 +284,7 @@ def _read_member(
     try:
         with archive.open(info) as member:
             return read(member, info.file_size)
-    except _DAMAGE as error:
+    except DAMAGE as error:
         raise _damaged(path, f"{info.filename!r}: {error or type(error).__name__}") from error
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import struct
 import zipfile
 import zlib
 from collections.abc import Collection
@@ -20,18 +21,18 @@ _CHUNK = 1 << 20
 # Deflate makes nothing smaller than a thousandth: what claims to be is false, or meant to fill memory.
 _LARGEST_RATIO = 1100
 _KINDS = "biufcSU"
-_DAMAGE = (
+DAMAGE = (
     zipfile.BadZipFile,
     zlib.error,
+    struct.error,
     EOFError,
-    KeyError,
     LookupError,
     MemoryError,
-    NotImplementedError,
     OverflowError,
     RuntimeError,
     ValueError,
 )
+"""What zipfile and its codecs, numpy and json raise on damaged or hostile bytes, beside OSError."""
 
 
 def read_npy(path: Path) -> Array:
@@ -39,7 +40,7 @@ def read_npy(path: Path) -> Array:
     with path.open("rb") as file:
         try:
             return read_array(file, path.stat().st_size)
-        except _DAMAGE as error:
+        except DAMAGE as error:
             raise _short(error) from None
 
 
@@ -54,7 +55,7 @@ def read_npz(path: Path, names: Collection[str]) -> dict[str, Array]:
                 with archive.open(info) as member:
                     arrays[info.filename.removesuffix(".npy")] = read_array(member, info.file_size)
             return arrays
-    except _DAMAGE as error:
+    except DAMAGE as error:
         raise _short(error) from None
 
 

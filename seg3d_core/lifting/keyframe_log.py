@@ -6,7 +6,7 @@ keyframe arrives.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -103,6 +103,10 @@ class KeyframeLog:
         self._keyframes.append(keyframe)
         self._bytes += keyframe.memory_bytes
 
+    def _uncount(self, keyframe: LoggedKeyframe) -> None:
+        self._cover[keyframe.rows] -= 1
+        self._bytes -= keyframe.memory_bytes
+
     def _drop_spent(self) -> None:
         if self.enough is None:
             return
@@ -112,8 +116,7 @@ class KeyframeLog:
             keyframe = self._keyframes[place]
             often, again = (_share_covered(self._cover, keyframe.rows, least + 1) for least in (self.enough, FEW))
             if often >= SPENT and again >= NEARLY_ALL:
-                self._cover[keyframe.rows] -= 1
-                self._bytes -= keyframe.memory_bytes
+                self._uncount(keyframe)
                 del self._keyframes[place]
                 self._next_look = place
             else:
@@ -132,8 +135,7 @@ class KeyframeLog:
 
         def drop(i: int) -> None:
             dropped.add(i)
-            self._cover[older[i].rows] -= 1
-            self._bytes -= older[i].memory_bytes
+            self._uncount(older[i])
 
         for i, keyframe in enumerate(older):
             if len(self) - len(dropped) <= most and self.memory_bytes <= limit:
@@ -149,49 +151,48 @@ class KeyframeLog:
         self._keyframes = [k for i, k in enumerate(older) if i not in dropped] + [newest]
         self.evicted += len(dropped)
 
-    def remap(self, new_rows: Array) -> None:
-        """Row r is now `new_rows[r]`, or gone where that is -1. Arrays handed out before stay as they are."""
+    def _replace_all(self, changed: Callable[[LoggedKeyframe], tuple[Array, Array]]) -> None:
+        """Each keyframe keeps the entries `chosen`, of which `rows` are the rows now: changed(keyframe) = chosen, rows.
+
+        One after the other, so that old and new are not held together. Arrays handed out before stay as they are.
+        """
         old, evicted, next_look = self._keyframes, self.evicted, self._next_look
         self.reset()
         self.evicted, self._next_look = evicted, next_look
         old.reverse()
         while old:
             keyframe = old.pop()
+            chosen, rows = changed(keyframe)
+            masks, pixels = keyframe.masks[:, chosen], keyframe.pixels[chosen]
+            self._add(replace(keyframe, rows=rows.astype(np.int32), masks=masks, pixels=pixels))
+
+    def remap(self, new_rows: Array) -> None:
+        """Row r is now `new_rows[r]`, or gone where that is -1."""
+
+        def moved(keyframe: LoggedKeyframe) -> tuple[Array, Array]:
             rows = new_rows[keyframe.rows]
             keep = rows >= 0
-            self._add(
-                replace(
-                    keyframe,
-                    rows=rows[keep].astype(np.int32),
-                    masks=keyframe.masks[:, keep],
-                    pixels=keyframe.pixels[keep],
-                )
-            )
+            return keep, rows[keep]
+
+        self._replace_all(moved)
 
     def correct(self, correction: MapCorrection) -> None:
         """Keyframes and points moved. What a keyframe saw of a point that moved otherwise than itself, by more than
-        `APART` metres, was another place, and is forgotten; of points that merged, it keeps what it saw of one.
-
-        Arrays handed out before stay as they are.
-        """
+        `APART` metres, was another place, and is forgotten; of points that merged, it keeps what it saw of one."""
         new_row = np.arange(len(correction.before), dtype=np.int32)
         new_row[correction.gone_rows] = correction.kept_rows
         deltas = dict(zip(correction.keyframes.tolist(), correction.deltas, strict=True))
-        old, evicted = self._keyframes, self.evicted
-        self.reset()
-        self.evicted = evicted
-        old.reverse()
-        while old:
-            keyframe = old.pop()
+
+        def moved(keyframe: LoggedKeyframe) -> tuple[Array, Array]:
             delta = deltas.get(keyframe.number, np.eye(4))
             with_it = _moved_with(keyframe.rows, correction.before, correction.after, delta, APART)
             rows = np.where(with_it, new_row[keyframe.rows], np.int32(-1))
             # What it saw of the point that stays comes first.
             order = np.lexsort((rows != keyframe.rows, rows))
             chosen = order[np.diff(rows[order], prepend=-1) > 0]
-            self._add(
-                replace(keyframe, rows=rows[chosen], masks=keyframe.masks[:, chosen], pixels=keyframe.pixels[chosen])
-            )
+            return chosen, rows[chosen]
+
+        self._replace_all(moved)
 
     def state(self) -> dict[str, Array]:
         """Arrays for `restore`."""

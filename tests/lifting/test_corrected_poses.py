@@ -65,6 +65,19 @@ def test_the_log_is_the_literal_one(seed):
     assert np.array_equal(log._cover[:points], np.bincount(held, minlength=points)), "what says who is redundant"
 
 
+def test_a_log_that_is_corrected_again_and_again_goes_on_dropping_what_adds_nothing():
+    """The first two keyframes show what nobody else does, and stay: the search must get beyond them."""
+    logs = [KeyframeLog(1000, enough=3) for _ in range(2)]
+    nothing_moved = correction([], [], np.zeros((40, 3)))
+    for number in range(30):
+        rows = np.arange(20 * number, 20 * number + 20) if number < 2 else np.arange(10, 30)
+        for log in logs:
+            log.append(number, rows, np.ones((1, 20)), np.zeros((20, 2)), (1,))
+        logs[1].correct(nothing_moved)
+    assert [k.number for k in logs[0]] == [k.number for k in logs[1]]
+    assert len(logs[0]) < 10
+
+
 def test_a_small_difference_of_moves_is_no_mistake():
     log = KeyframeLog(5)
     log.append(0, np.arange(3), np.ones((1, 3)), np.zeros((3, 2)), (1,))

@@ -24,7 +24,6 @@ _MOST_POINTS = 0.95
 # Grid coordinates below this make a key of 63 bits.
 _MOST_CELLS = 1 << 20
 _FAR = np.float32(3e38)
-_FAR = _FAR
 # A block with the voxels around it is a cube of 10: where the nine columns of three around a voxel begin.
 _COLUMNS = tuple(100 * x + 10 * y - 1 for x in (-1, 0, 1) for y in (-1, 0, 1))
 

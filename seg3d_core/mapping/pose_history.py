@@ -74,10 +74,7 @@ class PoseHistory:
     @property
     def poses(self) -> Array:
         """float64 (n, 4, 4), copied."""
-        out = np.zeros((self._count, 4, 4))
-        out[:, :3] = self._poses[: self._count]
-        out[:, 3, 3] = 1
-        return out
+        return _whole(self._poses[: self._count])
 
     def split_after(self, stamp: float) -> None:
         """Frames of a later stamp share no pose with those before: they are posed in a corrected world."""

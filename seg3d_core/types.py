@@ -165,6 +165,10 @@ class Cloud:
             np.empty(0, np.float32),
         )
 
+    def select(self, rows: Array) -> Cloud:
+        """Copies of some points: numbers int (n,), ascending, or bool (N,)."""
+        return Cloud(self.ids[rows], self.xyz[rows], self.rgb[rows], self.normals[rows], self.weight[rows])
+
 
 @dataclass(frozen=True, eq=False)
 class Masks2D:

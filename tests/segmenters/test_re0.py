@@ -92,7 +92,7 @@ def test_scores_and_views_go_with_the_instances() -> None:
 def test_snapshots_in_between_change_nothing(reading: str) -> None:
     cloud, observations = random_stream(7)
     config = Re0Config(reading=reading, min_points=4)
-    part = Cloud(cloud.ids[:200], cloud.xyz[:200], cloud.rgb[:200], cloud.normals[:200], cloud.weight[:200])
+    part = cloud.select(np.arange(200))
     # Its superpoints grow with the cloud: see test_re0_growing.py.
     part = cloud if reading == "seg3d" else part
     often = Re0Segmenter(config)
@@ -141,7 +141,7 @@ def test_removed_points_are_gone(reading: str) -> None:
     segmenter = stream(Re0Config(reading=reading, min_points=4), observations)
     keep = np.arange(len(cloud)) % 3 > 0
     segmenter.remap(np.where(keep, np.cumsum(keep) - 1, -1))
-    rest = Cloud(cloud.ids[keep], cloud.xyz[keep], cloud.rgb[keep], cloud.normals[keep], cloud.weight[keep])
+    rest = cloud.select(keep)
     result = segmenter.prepare(rest, np.arange(int(keep.sum())))()
     assert len(result.instances) > 3
     assert np.isin(result.instances.point_ids, rest.ids).all()
@@ -386,7 +386,7 @@ def test_true_masks_give_the_things_of_a_furnished_flat(shared_data: Path) -> No
 def test_scores_do_not_hang_on_whether_dead_rows_were_squeezed_out(reading: str) -> None:
     cloud, observations = random_stream(4)
     keep = np.arange(len(cloud)) % 3 > 0
-    rest = Cloud(cloud.ids[keep], cloud.xyz[keep], cloud.rgb[keep], cloud.normals[keep], cloud.weight[keep])
+    rest = cloud.select(keep)
     segmenter = stream(Re0Config(reading=reading, min_points=4), observations)
     before = segmenter.prepare(rest, np.flatnonzero(keep))()
     segmenter.remap(np.where(keep, np.cumsum(keep) - 1, -1))

@@ -32,10 +32,6 @@ def surface(rng: np.random.Generator, side: int = 32) -> Cloud:
     return Cloud(np.arange(n), xyz.astype("f4"), rgb.astype(np.uint8), normals.astype("f4"), np.ones(n, "f4"))
 
 
-def rows(cloud: Cloud, chosen: np.ndarray) -> Cloud:
-    return Cloud(*(a[chosen] for a in (cloud.ids, cloud.xyz, cloud.rgb, cloud.normals, cloud.weight)))
-
-
 def stages(seed: int) -> list[Cloud]:
     """The map as it comes into view, is moved, turned and painted here and there, and loses points."""
     rng = np.random.default_rng(seed)
@@ -50,7 +46,7 @@ def stages(seed: int) -> list[Cloud]:
         rgb[rng.random(len(xyz)) < 0.002] += 20
         xyz += rng.normal(0, 0.0005, xyz.shape).astype("f4")
         world = Cloud(world.ids, xyz, rgb, normals, world.weight)
-        out.append(rows(world, (np.arange(len(world)) < seen) & ~gone))
+        out.append(world.select((np.arange(len(world)) < seen) & ~gone))
         gone |= rng.random(len(world)) < rng.choice([0, 0.005, 0.15])
         seen += int(rng.integers(0, 120))
     return out
@@ -93,7 +89,7 @@ class Twin:
             self.was[i] = cloud.xyz[k], cloud.normals[k], cloud.rgb[k]
         self.was = {i: its for i, its in self.was.items() if i in place}
         self.at = {i: its for i, its in self.at.items() if i in place}
-        part_cloud = rows(cloud, np.array([place[i] for i in order], int))
+        part_cloud = cloud.select(np.array([place[i] for i in order], int))
         cut = regions.cut(part_cloud, part_graph, True, self.spacing)
         fresh: list[list[int]] = [[] for _ in range(max(cut, default=-1) + 1)]
         for i, its in zip(order, cut, strict=True):
@@ -146,7 +142,7 @@ def check_sums(grown: GrowingRegions) -> None:
 def test_contacts_are_those_of_the_graph_where_nothing_is_kept_out_of_date() -> None:
     """New points alone change no pair of old neighbours that stay: the contacts are those counted from scratch."""
     cloud = surface(np.random.default_rng(1))
-    grown = GrowingRegions.of(rows(cloud, cloud.ids < 500)).updated(rows(cloud, cloud.ids < 560))
+    grown = GrowingRegions.of(cloud.select(cloud.ids < 500)).updated(cloud.select(cloud.ids < 560))
     own, every = grown.regions, np.ones(560, bool)
     first, second, contact = regions.contacts(
         own.neighbours, own.of_point, every, grown.surface.xyz, grown.surface.normals, grown.colour
@@ -160,7 +156,7 @@ def test_contacts_are_those_of_the_graph_where_nothing_is_kept_out_of_date() -> 
 def test_a_cloud_that_stays_costs_nothing_and_keeps_everything() -> None:
     cloud = surface(np.random.default_rng(2))
     grown = GrowingRegions.of(cloud)
-    again = grown.updated(Cloud(*(a.copy() for a in (cloud.ids, cloud.xyz, cloud.rgb, cloud.normals, cloud.weight))))
+    again = grown.updated(cloud.select(np.arange(len(cloud))))
     assert again.regions is grown.regions and again.table is grown.table
 
 
@@ -183,7 +179,7 @@ def test_another_cloud_under_the_same_ids_starts_anew() -> None:
 
 def test_older_points_that_come_back_start_anew() -> None:
     cloud = surface(np.random.default_rng(6))
-    part = rows(cloud, cloud.ids % 3 > 0)
+    part = cloud.select(cloud.ids % 3 > 0)
     assert parts_of(GrowingRegions.of(part).updated(cloud)) == parts_of(GrowingRegions.of(cloud))
 
 

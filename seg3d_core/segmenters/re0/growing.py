@@ -144,7 +144,7 @@ class GrowingRegions:
         of_point[:known] = number[old.of_point]
         is_loose = (of_point < 0) & alive
         loose = np.flatnonzero(is_loose)
-        part = Cloud(*(a[loose] for a in (now.ids, now.xyz, now.rgb, now.normals, now.weight)))
+        part = now.select(loose)
         parts = cut(part, _part_of(table.graph, loose), bool(now.normals.any()), self.spacing)
         of_point[loose] = parts + np.int32(kept.sum())
         colour = lab_colour(part.rgb)
@@ -181,8 +181,7 @@ class GrowingRegions:
     def _squeezed(self) -> GrowingRegions:
         """Without the places of points that are gone."""
         kept = self.regions.of_point >= 0
-        s = self.surface
-        surface = Cloud(*(a[kept] for a in (s.ids, s.xyz, s.rgb, s.normals, s.weight)))
+        surface = self.surface.select(kept)
         table = self.table.without(kept)
         regions = replace(self.regions, neighbours=table.graph, of_point=self.regions.of_point[kept])
         places = np.arange(len(surface))

@@ -29,6 +29,7 @@ from ..types import Frame, Masks2D, Objects2D, PoseCorrection, QueryResult, Snap
 from .answers import answer
 from .autosave import Autosaver
 from .correction_desk import CorrectionDesk
+from .free_memory import FreeMemory
 from .listeners import Listeners
 from .mailbox import Inbox, Mailbox
 from .mask_worker import MaskWorker
@@ -405,6 +406,7 @@ class LiveRuntime:
         self._inbox.put(partial(self._observe, _Observation(generation, frame, visible, masks, objects)))
 
     def _run_segmentation(self) -> None:
+        free_memory = FreeMemory()
         while (job := self._segmentation.get()) is not None:
             outcome: Segmented | Exception
             try:
@@ -421,6 +423,7 @@ class LiveRuntime:
             self._inbox.put(partial(self._finish_segmentation, job, outcome))
             # The votes of the whole map would wait here for the next job.
             del job, outcome
+            free_memory.give_back()
 
     def _on_worker_error(self, error: Exception, who: str) -> None:
         """From any worker, which has told of it: where memory ran out, the scene can help, once for all."""

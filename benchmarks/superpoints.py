@@ -24,7 +24,7 @@ from common import RESULTS, commit, load, machine
 from house import TRANSFER_VOXELS, truth_of
 
 from seg3d_core import config as settings
-from seg3d_core.mapping.neighbours import Neighbours, nearest_neighbours
+from seg3d_core.mapping.neighbours import Neighbours, map_neighbours, nearest_neighbours
 from seg3d_core.mapping.point_map import PointMap
 from seg3d_core.mapping.superpoints import Unlikeness, superpoints, surface_components
 from seg3d_core.metrics.ap import AGNOSTIC, SceneEvaluation, average_precision
@@ -79,15 +79,12 @@ class Row:
 
 
 def fused(scene: Path, times: dict[str, list[float]]) -> tuple[Cloud, Neighbours]:
-    """The map that our own fusion makes of the scene's frames, and the graph of its voxels."""
+    """The map that our own fusion makes of the scene's frames."""
     point_map = PointMap(settings.build().map)
     for frame in open_source(scene):
         point_map.integrate(frame)
-    cloud, rows = point_map.snapshot()
-    size = point_map.config.voxel_size
-    graph = timed(lambda: point_map.neighbours(rows), len(cloud), times["26 voxels around, fused map"])
-    timed(lambda: nearest_neighbours(cloud.xyz, size), len(cloud), times["8 nearest, fused map"])
-    return cloud, graph
+    cloud, _ = point_map.snapshot()
+    return cloud, timed(lambda: map_neighbours(cloud.xyz), len(cloud), times["8 nearest, fused map"])
 
 
 def given(scene: Path, times: dict[str, list[float]]) -> tuple[Cloud, Neighbours]:
@@ -195,12 +192,7 @@ def main() -> None:
     if not scenes:
         parser.error(f"{arguments.scenes} holds no scenes: folders with instances.json and points.npz")
     times: dict[str, list[float]] = {
-        name: []
-        for name in (
-            "8 nearest, given clouds, spacing estimated",
-            "8 nearest, fused map",
-            "26 voxels around, fused map",
-        )
+        name: [] for name in ("8 nearest, given clouds, spacing estimated", "8 nearest, fused map")
     }
     rows, points = [], {}
     for name, make in (("given", given), ("fused", fused)):

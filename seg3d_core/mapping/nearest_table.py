@@ -15,7 +15,7 @@ from numba import njit
 
 from ..errors import Seg3DError
 from ..types import Array
-from .neighbours import Neighbours, cell_end, cell_keys, checked_positions, follow, search, sort_short
+from .neighbours import Neighbours, cell_edge, cell_end, cell_keys, checked_positions, follow, search, sort_short
 
 # Cells on each side of the first cloud's corner for which keys have room.
 _HALF = 1 << 19
@@ -48,7 +48,7 @@ class NearestTable:
         radius = reach * spacing
         return cls(
             radius,
-            np.asarray(low, np.float64) - _HALF * _edge(radius),
+            np.asarray(low, np.float64) - _HALF * cell_edge(radius),
             np.empty((0, 3), np.float32),
             np.empty((0, count), np.int32),
             np.empty(0, np.float32),
@@ -83,7 +83,7 @@ class NearestTable:
         order, keys = self._sorted(positions, fresh, left)
         lost = left.copy()
         _mark_lost(self.graph.indptr, self.graph.indices, left[:before], nearest, lost)
-        edge = _edge(self.radius)
+        edge = cell_edge(self.radius)
         sorted_xyz, wanted = positions[order], (lost | fresh)[order]
         _mark_reached(sorted_xyz, keys, _STRIDES, fresh[order], worst[order], wanted)
         places = np.full((np.count_nonzero(wanted), nearest.shape[1]), -1, np.int32)
@@ -118,7 +118,7 @@ class NearestTable:
 
     def _sorted(self, xyz: Array, fresh: Array, left: Array) -> tuple[Array, Array]:
         """Order and keys, with what has come at its place."""
-        edge = _edge(self.radius)
+        edge = cell_edge(self.radius)
         coming = np.flatnonzero(fresh).astype(np.int32)
         if len(coming) and np.abs((xyz[coming] - self.low) / edge - _HALF).max() >= _HALF - 2:
             raise Seg3DError(
@@ -128,11 +128,6 @@ class NearestTable:
         by_cell = np.argsort(keys, kind="stable")
         stay = ~left[self.order]
         return _merged(self.order[stay], self.keys[stay], coming[by_cell], keys[by_cell])
-
-
-def _edge(radius: float) -> float:
-    # A little wider than the reach, so that rounding never puts a cell between two points within reach.
-    return 1.0001 * radius
 
 
 def _roomy(rows: int, columns: int) -> Array:

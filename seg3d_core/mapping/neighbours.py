@@ -1,4 +1,4 @@
-"""Which points lie beside which: neighbour graphs of clouds and of voxel maps, as symmetric sparse rows.
+"""Which points lie beside which: neighbour graphs of clouds, as symmetric sparse rows.
 
 Points are sorted by cells of a grid, and a search goes cell by cell: the cells around one are nine runs of the
 sorted points, and all nine move forward together with the cell. So no tree is built and no hash table asked.
@@ -16,7 +16,6 @@ from numba import njit
 
 from ..errors import Seg3DError
 from ..types import Array
-from .block_index import BLOCK_SIDE, BlockIndex, find_or_add_block, slot_of
 
 SPACING_SAMPLE = 128
 MOST_NEIGHBOURS = 64
@@ -24,8 +23,6 @@ _MOST_POINTS = 0.95
 # Grid coordinates below this make a key of 63 bits.
 _MOST_CELLS = 1 << 20
 _FAR = np.float32(3e38)
-# A block with the voxels around it is a cube of 10: where the nine columns of three around a voxel begin.
-_COLUMNS = tuple(100 * x + 10 * y - 1 for x in (-1, 0, 1) for y in (-1, 0, 1))
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,8 +57,7 @@ def nearest_neighbours(xyz: Array, spacing: float | None = None, count: int = 8,
     if not (np.isfinite(radius) and radius > 0):
         raise Seg3DError(f"points {spacing} m apart, looked for within {reach} times that: both must be above 0")
     low = xyz.min(axis=0).astype(np.float64)
-    # A little wider than the reach, so that rounding never puts a cell between two points within reach.
-    edge = 1.0001 * radius
+    edge = cell_edge(radius)
     order, keys, strides = _sort_by_cell(xyz, low, edge)
     nearest = np.full((len(xyz), count), -1, np.int32)
     wanted = np.ones(len(xyz), np.bool_)
@@ -78,25 +74,6 @@ def map_neighbours(xyz: Array) -> Neighbours:
     if len(xyz) < 2 or not np.ptp(np.asarray(xyz), axis=0).any():
         return nearest_neighbours(xyz, 1.0)
     return nearest_neighbours(xyz, usual_spacing(xyz, _MOST_POINTS))
-
-
-def voxel_neighbours(index: BlockIndex, rows: Array) -> Neighbours:
-    """The points in the 26 voxels around each point of a voxel map.
-
-    `index` is the map's, with slots; `rows` int64 (N,), ascending, are the points asked about: the graph numbers
-    them 0..N-1 and has no others. Fast enough to be built anew at each segmentation.
-    Raises Seg3DError for an index without slots.
-    """
-    if len(index.blocks.slots) == 0:
-        raise Seg3DError("this map does not know its voxels: use nearest_neighbours")
-    numbers = np.full(len(index.blocks.following), -1, np.int32)
-    numbers[rows] = np.arange(len(rows), dtype=np.int32)
-    degrees = np.zeros(len(rows) + 1, np.int64)
-    _count_voxel_neighbours(index.blocks, index.count, numbers, degrees)
-    indptr = np.cumsum(degrees)
-    indices = np.empty(indptr[-1], np.int32)
-    _fill_voxel_neighbours(index.blocks, index.count, numbers, indptr, indices)
-    return Neighbours(indptr, indices)
 
 
 def usual_spacing(xyz: Array, share: float = 0.5) -> float:
@@ -121,6 +98,12 @@ def checked_positions(xyz: Array) -> Array:
     if not np.isfinite(xyz).all():
         raise Seg3DError("the cloud holds NaN or infinite positions: leave those points out")
     return xyz
+
+
+def cell_edge(radius: float) -> float:
+    """Of the cells for a search within `radius`."""
+    # A little wider than the reach, so that rounding never puts a cell between two points within reach.
+    return 1.0001 * radius
 
 
 def _sort_by_cell(xyz: Array, low: Array, edge: float) -> tuple[Array, Array, Array]:
@@ -325,57 +308,3 @@ def sort_short(values, start, end):
             values[j] = values[j - 1]
             j -= 1
         values[j] = value
-
-
-@njit(cache=True, nogil=True)
-def _number_voxels(blocks, block, numbers, padded):
-    """Writes the numbers of the points in a block and in the voxels around it into `padded` int32 (1000,)."""
-    c = blocks.coordinates[block]
-    for k in range(27):
-        bx, by, bz = k // 9 - 1, k // 3 % 3 - 1, k % 3 - 1
-        there = find_or_add_block(blocks, -1, c[0] + bx, c[1] + by, c[2] + bz)
-        for x in range(7 if bx < 0 else 0, 1 if bx > 0 else 8):
-            for y in range(7 if by < 0 else 0, 1 if by > 0 else 8):
-                place = (8 * bx + x + 1) * 100 + (8 * by + y + 1) * 10 + 8 * bz + 1
-                slot = slot_of(x, y, 0)
-                for z in range(7 if bz < 0 else 0, 1 if bz > 0 else 8):
-                    row = blocks.slots[there, slot + z] if there >= 0 else -1
-                    padded[place + z] = numbers[row] if row >= 0 else -1
-
-
-@njit(cache=True, nogil=True)
-def _count_voxel_neighbours(blocks, count, numbers, degrees):
-    padded = np.empty(1000, np.int32)
-    for block in range(count):
-        if blocks.points[block] == 0:
-            continue
-        _number_voxels(blocks, block, numbers, padded)
-        for slot in range(BLOCK_SIDE**3):
-            place = ((slot >> 6) + 1) * 100 + (((slot >> 3) & 7) + 1) * 10 + (slot & 7) + 1
-            if padded[place] < 0:
-                continue
-            found = -1
-            for start in _COLUMNS:
-                for k in range(place + start, place + start + 3):
-                    found += padded[k] >= 0
-            degrees[padded[place] + 1] = found
-
-
-@njit(cache=True, nogil=True)
-def _fill_voxel_neighbours(blocks, count, numbers, indptr, indices):
-    padded = np.empty(1000, np.int32)
-    for block in range(count):
-        if blocks.points[block] == 0:
-            continue
-        _number_voxels(blocks, block, numbers, padded)
-        for slot in range(BLOCK_SIDE**3):
-            place = ((slot >> 6) + 1) * 100 + (((slot >> 3) & 7) + 1) * 10 + (slot & 7) + 1
-            if padded[place] < 0:
-                continue
-            start = filled = indptr[padded[place]]
-            for column in _COLUMNS:
-                for k in range(place + column, place + column + 3):
-                    if padded[k] >= 0 and k != place:
-                        indices[filled] = padded[k]
-                        filled += 1
-            sort_short(indices, start, filled)

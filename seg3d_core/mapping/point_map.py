@@ -16,7 +16,6 @@ from .block_index import MIN_BLOCKS, VOXEL_LIMIT, BlockIndex, grown
 from .corrections import Moves, deltas_of, index_merging, move_points, plan
 from .eviction import BLOCK_BYTES, EVICT_ABOVE, EVICT_TO, ROW_BYTES, evict, squeeze_rows
 from .fusion import BLOCKS, COLUMNS, DROPPED, LIVE, NEXT_ID, ROWS, TOUCHED, WEIGHT, XYZ, Pinhole, apply_sums, sum_rows
-from .neighbours import Neighbours, voxel_neighbours
 from .pose_history import NO_POSE, PoseHistory
 from .visibility import fade
 
@@ -224,10 +223,6 @@ class PointMap(BaseMap):
         self.corrected_epoch = self.epoch
         none = np.empty(0, np.int64), np.empty((0, 4, 4))
         return MapCorrection(self._ids[gone], self._ids[kept], gone, kept, before, after, *none)
-
-    def neighbours(self, rows: Array) -> Neighbours:
-        """The points in the 26 voxels around each of the rows int64 (N,), ascending, by their place among these."""
-        return voxel_neighbours(self._index, rows)
 
     def compact(self) -> Array | None:
         """Squeezes dead rows out when they are over 10 000 and over a quarter of all, or when the budget is short.

@@ -9,17 +9,8 @@ from hypothesis import strategies as st
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components
 
-from seg3d_core import config
 from seg3d_core.errors import Seg3DError
-from seg3d_core.mapping.block_index import BlockIndex
-from seg3d_core.mapping.neighbours import (
-    Neighbours,
-    map_neighbours,
-    nearest_neighbours,
-    usual_spacing,
-    voxel_neighbours,
-)
-from seg3d_core.mapping.point_map import PointMap
+from seg3d_core.mapping.neighbours import Neighbours, map_neighbours, nearest_neighbours, usual_spacing
 
 
 def of_all_pairs(xyz: np.ndarray, spacing: float, count: int, reach: float) -> list[set[int]]:
@@ -114,32 +105,3 @@ def test_what_has_no_neighbours_is_said(xyz, spacing, says) -> None:
 def test_too_many_neighbours_are_refused() -> None:
     with pytest.raises(Seg3DError, match="65"):
         nearest_neighbours(np.eye(3), 1.0, 65)
-
-
-@settings(max_examples=40, deadline=None)
-@given(st.sets(st.tuples(*[st.integers(-10, 10)] * 3), min_size=1, max_size=80), st.integers(0, 3))
-def test_voxels_around_are_those_one_step_away(voxels, left_out) -> None:
-    every = np.array(sorted(voxels), np.int32)
-    index = BlockIndex()
-    assert index.insert(every, np.ones(len(every), bool)) == -1
-    rows = np.arange(len(every))[left_out:]
-    asked = every[left_out:]
-    steps = np.abs(asked[:, None] - asked[None]).max(axis=2)
-    expected = [set(np.flatnonzero(row == 1).tolist()) for row in steps]
-    assert as_sets(voxel_neighbours(index, rows)) == expected
-
-
-def test_a_map_gives_the_graph_of_its_snapshot(box_room) -> None:
-    fused = PointMap(config.build({"map.voxel_size": 0.05}).map)
-    for frame in box_room(3):
-        fused.integrate(frame)
-    cloud, rows = fused.snapshot()
-    graph = fused.neighbours(rows)
-    assert len(graph) == len(cloud) and len(graph.indices) > 4 * len(cloud)
-    i = np.repeat(np.arange(len(cloud)), np.diff(graph.indptr))
-    assert np.abs(cloud.xyz[i] - cloud.xyz[graph.indices]).max() <= 2 * 0.05 + 1e-4
-
-
-def test_an_index_without_voxels_is_refused() -> None:
-    with pytest.raises(Seg3DError, match="nearest_neighbours"):
-        voxel_neighbours(BlockIndex(with_slots=False), np.arange(0))

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 # Seconds between two trims: what is trimmed is soon allocated again, in fresh pages.
-EVERY = 30.0
+EVERY = 10.0
 
 
 class FreeMemory:

@@ -90,8 +90,8 @@ MENDED = """What was mended:
 | a name with a zero byte in a TUM list | `sources/images.py`: the frame is dropped |
 | quaternions so long that their norm is infinite | `sources/trajectory.py` leaves them out |
 | a bag whose topics or first messages can't be read, or without a message of an image topic | `sources/rosbag.py` |
-| YAML: numbers of thousands of digits, impossible dates, thousands of brackets | `config.py` |
-| YAML: lists within lists, a trillion words where an error quotes them | `config.py` quotes 200 characters |
+| YAML: numbers of thousands of digits, impossible dates, thousands of brackets | `config/values.py` |
+| YAML: lists within lists, a trillion words where an error quotes them | `config/values.py` quotes 200 characters |
 | `cam_params.json`: brackets without end, a size of 1e400 | `sources/replica.py` |
 | packages compressed in ways that Python lacks, or encrypted | `perception/weights.py` |
 | ids of instances that are no whole numbers, a version of -1 in a map | `segmenters/`, `scene.py` |

@@ -23,7 +23,7 @@ Layout = Literal["minkowski", "spconv"]
 
 
 class SparseConvolution(nn.Module):
-    """A convolution without bias. Stands for one of the three kinds below.
+    """What the three convolutions below have in common: a kernel without bias. Each says how it is applied.
 
     Args:
         in_channels, out_channels: Cin, Cout.
@@ -54,11 +54,8 @@ class SparseConvolution(nn.Module):
         parameter = getattr(self, self.parameter_name)
         return parameter if parameter.ndim == 3 else parameter[None]
 
-    def forward(self, x: SparseTensor, norm: nn.BatchNorm1d | None = None) -> SparseTensor:
-        """The convolution, then `norm` where given: in one pass where no gradient is asked for."""
-        raise NotImplementedError
-
     def _then(self, norm: nn.BatchNorm1d | None, x: SparseTensor, compute: Callable[..., Tensor]) -> Tensor:
+        """The convolution, then `norm` where given: in one pass where no gradient is asked for."""
         if norm is None:
             return compute()
         if x.backend.fuses and not norm.training and not torch.is_grad_enabled():
@@ -132,9 +129,7 @@ class TransposedConvolution(SparseConvolution):
 
     fan_is_out = True
 
-    def forward(  # type: ignore[override]
-        self, x: SparseTensor, like: SparseTensor, norm: nn.BatchNorm1d | None = None
-    ) -> SparseTensor:
+    def forward(self, x: SparseTensor, like: SparseTensor, norm: nn.BatchNorm1d | None = None) -> SparseTensor:
         """As `like`, the input of the strided convolution that made the voxels of x.
 
         Raises:

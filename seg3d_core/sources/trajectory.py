@@ -19,9 +19,7 @@ class Trajectory:
         stamps = np.asarray(stamps, float).reshape(-1)
         translations = np.asarray(translations, float).reshape(-1, 3)
         quaternions = np.asarray(quaternions, float).reshape(-1, 4)
-        good = np.isfinite(stamps) & np.isfinite(translations).all(1) & np.isfinite(quaternions).all(1)
-        length = np.linalg.norm(quaternions[good], axis=1)
-        good[good] &= (length > 1e-9) & np.isfinite(length)
+        good = np.isfinite(stamps) & are_poses(translations, quaternions)
         # The last of equal stamps: unique of the reversed arrays finds the first.
         _, last = np.unique(stamps[good][::-1], return_index=True)
         keep = np.flatnonzero(good)[::-1][last]
@@ -55,6 +53,15 @@ class Trajectory:
         if len(self) == 1:
             return np.tile(Rotation.from_quat(self.quaternions[0]).as_matrix(), (len(stamps), 1, 1))
         return Slerp(self.stamps, Rotation.from_quat(self.quaternions))(stamps).as_matrix()
+
+
+def are_poses(translations: Array, quaternions: Array) -> Array:
+    """Which translations (n, 3) and quaternions (n, 4) are finite and have a direction, bool (n,)."""
+    good = np.isfinite(translations).all(1) & np.isfinite(quaternions).all(1)
+    # Of finite numbers the length may still be infinite.
+    length = np.linalg.norm(quaternions[good], axis=1)
+    good[good] = (length > 1e-9) & np.isfinite(length)
+    return good
 
 
 def associate(stamps: Array, others: Array, slop: float) -> Array:

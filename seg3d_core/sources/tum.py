@@ -29,7 +29,7 @@ from scipy.spatial.transform import Rotation
 from ..errors import SourceError
 from ..types import Array, Camera, PoseCorrection
 from .images import FileSequence, FrameFiles, first_size
-from .trajectory import Trajectory, associate
+from .trajectory import Trajectory, are_poses, associate
 
 log = logging.getLogger(__name__)
 
@@ -96,8 +96,7 @@ def read_correction(path: Path) -> PoseCorrection:
             f"{path} is no file: corrected poses are lines of `stamp tx ty tz qx qy qz qw`, as TUM's tools write them"
         )
     table = _pose_table(path)
-    length = np.linalg.norm(table[:, 4:8], axis=1)
-    good = np.isfinite(table).all(axis=1) & (length > 1e-9)
+    good = np.isfinite(table[:, 0]) & are_poses(table[:, 1:4], table[:, 4:8])
     poses = np.full((len(table), 4, 4), np.nan)
     poses[good] = np.eye(4)
     poses[good, :3, 3] = table[good, 1:4]

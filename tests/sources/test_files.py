@@ -16,6 +16,7 @@ from seg3d_core.geometry import matrix_to_quaternion, rotation_error
 from seg3d_core.sources.base import Source
 from seg3d_core.sources.guess import guess_kind, open_source
 from seg3d_core.sources.images import Rectifier, natural, read_depth, register_colour
+from seg3d_core.sources.tum import read_correction
 from seg3d_core.types import Camera, Frame
 
 STUDIO = Path(__file__).resolve().parents[2] / "examples" / "studio"
@@ -253,6 +254,16 @@ def test_tum_says_which_list_is_wrong(tum: Path, file: str, text: str) -> None:
     (tum / file).write_text(text)
     with pytest.raises(SourceError, match=file):
         open_source(tum)
+
+
+def test_a_correction_keeps_its_lines_and_marks_what_is_no_pose(tmp_path: Path) -> None:
+    turned, none = "1 2 3 0 0 2 0", ("1 2 nan 0 0 0 1", "1 2 3 0 0 0 0", "1 2 3 1e200 0 0 1e200")
+    file = tmp_path / "corrected.txt"
+    file.write_text("".join(f"{stamp} {pose}\n" for stamp, pose in enumerate((turned, *none))))
+    correction = read_correction(file)
+    assert correction.stamps.tolist() == [0, 1, 2, 3]
+    assert np.allclose(correction.poses[0], [[-1, 0, 0, 1], [0, -1, 0, 2], [0, 0, 1, 3], [0, 0, 0, 1]])
+    assert np.isnan(correction.poses[1:]).all()
 
 
 def test_replica_is_read_back(replica: Path, frames: list[Frame]) -> None:

@@ -10,6 +10,7 @@ fellows), `bad_pose` (not finite, as ScanNet writes lost tracking), `bad_rotatio
 from __future__ import annotations
 
 import logging
+import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -157,6 +158,12 @@ def check_thinning(stride: int, max_frames: int | None) -> None:
         raise SourceError(f"stride {stride} must be 1 or more (every how many-th frame is taken)")
     if max_frames is not None and max_frames < 1:
         raise SourceError(f"max_frames {max_frames} must be 1 or more, or left out for all frames")
+
+
+def check_rate(rate: float) -> None:
+    """Raises SourceError unless frames per second are above 0 and finite."""
+    if not 0 < rate < math.inf:
+        raise SourceError(f"rate {rate!r} must be above 0 and finite (frames per second)")
 
 
 def count_drop(drops: dict[str, int], error: FrameError, source: str) -> None:

@@ -15,7 +15,6 @@ layout holds no clock: stamps are the number / `rate` (30 Hz). Names are the ste
 from __future__ import annotations
 
 import json
-import math
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ import numpy as np
 
 from ..errors import SourceError, printable
 from ..types import Array, Camera
-from .images import FileSequence, FrameFiles, by_stem
+from .images import FileSequence, FrameFiles, by_stem, check_rate
 
 
 class ReplicaSource(FileSequence):
@@ -39,8 +38,7 @@ class ReplicaSource(FileSequence):
         rate: float = 30.0,
     ):
         root = Path(path)
-        if not 0 < rate < math.inf:
-            raise SourceError(f"rate {rate!r} must be above 0 (frames per second)")
+        check_rate(rate)
         camera, scale = _camera(root)
         poses = _poses(root / "traj.txt")
         if not (root / "results").is_dir():

@@ -23,7 +23,6 @@ from __future__ import annotations
 
 import itertools
 import logging
-import math
 import re
 from pathlib import Path
 
@@ -31,7 +30,7 @@ import numpy as np
 
 from ..errors import SourceError
 from ..types import Array, Camera
-from .images import FileSequence, FrameFiles, by_stem, first_size, read_matrix
+from .images import FileSequence, FrameFiles, by_stem, check_rate, first_size, read_matrix
 
 log = logging.getLogger(__name__)
 
@@ -75,8 +74,8 @@ class ScanNetSource(FileSequence):
         alone = len((depths.keys() & poses.keys()) - colours.keys())
         if alone:
             log.warning("%s: %d depth images with a pose have no colour of their name and are left out", root, alone)
-        if rate is not None and not 0 < rate < math.inf:
-            raise SourceError(f"rate {rate!r} must be above 0 (frames per second)")
+        if rate is not None:
+            check_rate(rate)
         numbers = _numbers(list(colours))
         period = 1.0 / (rate or _guess_rate(numbers, [matrices.get(stem) for stem in colours]))
         files = [

@@ -28,7 +28,15 @@ import numpy as np
 from ..errors import FrameError, SourceError
 from ..image_file import declared_size
 from ..types import Array, Camera, Frame
-from .images import check_thinning, checked_pose, count_drop, decode_colour, depth_in_metres, register_colour
+from .images import (
+    check_rate,
+    check_thinning,
+    checked_pose,
+    count_drop,
+    decode_colour,
+    depth_in_metres,
+    register_colour,
+)
 
 VERSION = 4
 JPEG_QUALITY = 90
@@ -263,8 +271,7 @@ class SensSource:
         rate: float = 30.0,
     ):
         check_thinning(stride, max_frames)
-        if not 0 < rate < math.inf:
-            raise SourceError(f"rate {rate!r} must be above 0 (frames per second)")
+        check_rate(rate)
         self.file = SensFile(path)
         if not len(self.file):
             raise SourceError(f"{path} holds no frame")

@@ -265,6 +265,7 @@ def test_export_to_a_place_that_cannot_be_written(tmp_path):
         ({"width": 2}, "pixels"),
         ({"rate": 0.0}, "rate"),
         ({"rate": float("nan")}, "rate"),
+        ({"rate": float("inf")}, "rate"),
         ({"motion": "teleport"}, "motion"),
         ({"camera": Camera(32, 24, 30.0, 30.0, 15.5, 11.5, (0.1, 0, 0, 0, 0))}, "distortion"),
     ],

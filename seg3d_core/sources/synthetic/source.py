@@ -11,6 +11,7 @@ import numpy as np
 from ...errors import SourceError
 from ...geometry import invert, project, transform
 from ...types import Array, Camera, Frame
+from ..images import check_rate
 from .camera_path import MOTIONS, plan_poses
 from .classes import CARPETS, STRUCTURE, class_id
 from .layout import build_room
@@ -57,8 +58,7 @@ class SyntheticSource:
             )
         if stride < 1:
             raise SourceError(f"stride must be 1 step of the walk or more, not {stride}")
-        if not rate > 0:
-            raise SourceError(f"rate must be above 0 frames per second, not {rate}")
+        check_rate(rate)
         if motion not in MOTIONS:
             raise SourceError(f"motion must be one of {', '.join(MOTIONS)}, not '{motion}'")
         if camera is not None and camera.distortion is not None:

@@ -178,8 +178,11 @@ def test_wholes_and_parts_are_label_images_of_their_own(untrained, monkeypatch) 
     assert parts.scores[parts.labels[18, 18] - 1] == iou[1] and wholes.scores[wholes.labels[18, 18] - 1] == iou[0]
     alone = sam(untrained, **{"perception.sam_nested": False}).masks(frame)
     assert not alone.others and np.array_equal(alone.labels, parts.labels)
+    assert not sam(untrained, **{"perception.sam_nested": False}).detect(frame)[0].masks.others
     queries, _ = sam(untrained).detect(frame)
-    assert np.array_equal(queries.masks.labels, parts.labels)
+    assert len(queries.features) == len(queries.boxes) == len(parts)
+    for image, expected in zip(queries.masks.label_images, (parts, wholes), strict=True):
+        assert np.array_equal(image.labels, expected.labels) and np.array_equal(image.scores, expected.scores)
 
 
 def test_objects_and_features_belong_to_the_frame(untrained) -> None:

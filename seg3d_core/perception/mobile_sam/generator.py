@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 import cv2
 import numpy as np
@@ -70,23 +69,17 @@ class MobileSam:
 
         With `sam_nested` the wholes are a further label image.
         """
-        frame = in_colour(frame)
-        found = self.nested(frame, self._prompting(frame))
-        masks = full_size(found.logits, frame.rgb.shape[:2])
-        parts, _ = self._painted(masks, found.iou, "parts")
-        if not self._config.sam_nested:
-            return parts
-        return replace(parts, others=(self._painted(masks, found.iou, "wholes")[0],))
+        return self._seen(in_colour(frame))[0]
 
     def detect(self, frame: Frame) -> tuple[ObjectQueries2D, FeatureMap]:
         """Objects with their mask tokens (n, 256) as features, and the embedding (256, h, w) as feature map.
 
-        The stride is in pixels of the frame's image; cells that hold only padding are cut off.
+        The objects are the parts; their masks are those of `masks`. The stride is in pixels of the frame's image;
+        cells that hold only padding are cut off.
         """
         frame = in_colour(frame)
-        found = self.nested(frame, self._prompting(frame))
-        masks, kept = self._painted(full_size(found.logits, frame.rgb.shape[:2]), found.iou, "parts")
-        queries = ObjectQueries2D(found.tokens[kept], boxes_of(masks), masks.scores, f"{self.id}-tokens", None, masks)
+        masks, tokens = self._seen(frame)
+        queries = ObjectQueries2D(tokens, boxes_of(masks), masks.scores, f"{self.id}-tokens", None, masks)
         return queries, self.feature_map(frame)
 
     def nested_masks(self, frame: Frame, segments: Array) -> ColourMasks:
@@ -160,11 +153,21 @@ class MobileSam:
             self._backends[size] = choose_backend(self._network, size, self._config.sam_side, self._config.device)
         return self._backends[size]
 
-    def _painted(self, masks: Array, iou: Array, on_top: Literal["parts", "wholes"]) -> tuple[Masks2D, Array]:
-        """Disjoint masks of masks bool (K, H, W), and the numbers of those that they come from."""
+    def _seen(self, frame: Frame) -> tuple[Masks2D, Array]:
+        """What `masks` gives, and the tokens of the parts (n, 256)."""
+        found = self.nested(frame, self._prompting(frame))
+        masks = full_size(found.logits, frame.rgb.shape[:2])
         area = masks.sum((1, 2))
+        parts, kept = self._painted(masks, found.iou, np.argsort(-area, kind="stable"))
+        if self._config.sam_nested:
+            wholes, _ = self._painted(masks, found.iou, np.argsort(area, kind="stable"))
+            parts = replace(parts, others=(wholes,))
+        return parts, found.tokens[kept]
+
+    def _painted(self, masks: Array, iou: Array, order: Array) -> tuple[Masks2D, Array]:
+        """Disjoint masks of masks bool (K, H, W), the last of `order` on top, and the numbers of those left."""
         labels = np.zeros(masks.shape[1:], np.int32)
-        for number in np.argsort(-area if on_top == "parts" else area, kind="stable"):
+        for number in order:
             labels[masks[number]] = number + 1
         labels = without_specks(labels, self._config.min_area)
         kept = np.unique(labels)

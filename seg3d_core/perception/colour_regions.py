@@ -15,6 +15,7 @@ from numba import njit
 from scipy.sparse.csgraph import connected_components
 
 from ..types import Array
+from .label_cleanup import largest_pieces
 from .region_kernels import merge_regions
 
 # Lightness counts half: shadows change it, not the hue.
@@ -40,7 +41,6 @@ def split_by_colour(labels: Array, rgb: Array, contrast: float, step: int) -> Ar
     lab = cv2.cvtColor(smooth, cv2.COLOR_RGB2LAB)
     free = np.empty(labels.shape, np.uint8)
     _find_colour_edges(labels, lab, 2 * step, _EDGE_SHARE * contrast, free)
-    free = cv2.morphologyEx(free, cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
     pieces, count = _seeds(labels, free)
     _grow_within(labels, pieces)
     evidence = np.zeros((4, count + 1, count + 1))
@@ -70,20 +70,12 @@ def join_by_colour(labels: Array, rgb: Array, depth: Array) -> Array:
 
 def _seeds(labels: Array, free: Array) -> tuple[Array, int]:
     """Connected free pieces that are large enough, and every region that has none, as labels 1..count, and count."""
-    _, pieces, stats, _ = cv2.connectedComponentsWithStats(free, connectivity=4, ltype=cv2.CV_32S)
-    area = stats[:, cv2.CC_STAT_AREA].copy()
-    area[0] = 0
-    keep = np.flatnonzero(area >= max(1.0, _SEED_SHARE * free.size))
-    if len(keep) > _MOST_PIECES:
-        keep = np.sort(keep[np.argsort(-area[keep], kind="stable")[:_MOST_PIECES]])
-    table = np.zeros(len(area), np.int32)
-    table[keep] = np.arange(1, len(keep) + 1)
-    pieces = table[pieces]
+    pieces, count = largest_pieces(free, _SEED_SHARE, _MOST_PIECES)
     is_whole = np.bincount(labels.ravel()) > 0
     is_whole[0] = False
     is_whole[labels[pieces > 0]] = False
-    whole = np.where(is_whole, len(keep) + np.cumsum(is_whole), 0).astype(np.int32)
-    return np.maximum(pieces, whole[labels]), len(keep) + int(is_whole.sum())
+    whole = np.where(is_whole, count + np.cumsum(is_whole), 0).astype(np.int32)
+    return np.maximum(pieces, whole[labels]), count + int(is_whole.sum())
 
 
 @njit(cache=True, nogil=True, inline="always")

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 
-import cv2
 import numpy as np
 
 from ..config import PerceptionConfig
@@ -17,6 +16,7 @@ from ..types import Array, Frame, Masks2D
 from . import geometric_kernels as kernels
 from . import region_kernels as regions
 from .colour_regions import join_by_colour, split_by_colour
+from .label_cleanup import largest_pieces
 from .pixels import in_colour
 
 NEAREST, FARTHEST = 0.1, 12.0
@@ -95,7 +95,7 @@ def _segment(
     kernels.find_edges(
         z, normals, intrinsics, step, 2 * step, gap, gap_quadratic, math.cos(config.fold_angle), config.fold_depth, free
     )
-    labels, count = _regions(free)
+    labels, count = largest_pieces(free, _SEED_SHARE, _MOST_REGIONS)
     known = np.where(z > 0, z, depth)
     rounds = 2 * radius + 2
     regions.give_back(depth, known, labels, rounds)
@@ -136,20 +136,6 @@ def _gap_limits(config: PerceptionConfig, z: Array, noise: Array) -> tuple[float
     """The constant (m) and the quadratic (m/m^2) part of the depth step that ends a surface."""
     level = _noise_level(z, noise) if config.auto_noise else 0.0
     return config.gap + _GAP_PER_NOISE * level, config.gap_quadratic + _QUADRATIC_PER_NOISE * level
-
-
-def _regions(free: Array) -> tuple[Array, int]:
-    """Connected regions of the free pixels (H, W) without thread-like ones, as labels 1..count, and count."""
-    free = cv2.morphologyEx(free, cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
-    _, labels, stats, _ = cv2.connectedComponentsWithStats(free, connectivity=4, ltype=cv2.CV_32S)
-    area = stats[:, cv2.CC_STAT_AREA].copy()
-    area[0] = 0
-    keep = np.flatnonzero(area >= max(1.0, _SEED_SHARE * free.size))
-    if len(keep) > _MOST_REGIONS:
-        keep = np.sort(keep[np.argsort(-area[keep], kind="stable")[:_MOST_REGIONS]])
-    table = np.zeros(len(area), np.int32)
-    table[keep] = np.arange(1, len(keep) + 1)
-    return table[labels], len(keep)
 
 
 def _drop_planes(labels: Array, z: Array, noise: float, intrinsics: kernels.Intrinsics, least: float) -> Array:

@@ -5,6 +5,8 @@ A bug is an ordinary exception and is not caught; these are for bad input from o
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 
 def printable(text: str, most: int = 500) -> str:
     """A text from outside on one line of at most `most` characters, without what would steer a terminal.
@@ -14,6 +16,13 @@ def printable(text: str, most: int = 500) -> str:
     # Long ones are cut first: a name inside an archive may have a gigabyte.
     shown = "".join(c if c.isprintable() else " " for c in text[: most + 1])
     return shown if len(shown) <= most else shown[: most - 1] + "…"
+
+
+def listed(names: Iterable[str], most: int = 10) -> str:
+    """The first names and how many more there are; `none` where there are none."""
+    names = list(names)
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return (", ".join(names[:most]) or "none") + more
 
 
 class Seg3DError(Exception):

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from ..array_file import read_npy
-from ..errors import FrameError, SourceError
+from ..errors import FrameError, SourceError, listed
 from ..image_file import decode_image
 from ..types import Array, Frame, Masks2D
 
@@ -65,8 +65,8 @@ class LabelFiles:
         matched = sum(self._path(name) is not None for name in wanted)
         if wanted and not matched:
             raise SourceError(
-                f"no file in {self._folder} is named as a frame: files are {_some(self._files)}, "
-                f"frames are {_some(wanted)}; rename the files to <frame name>.png"
+                f"no file in {self._folder} is named as a frame: files are {listed(map(repr, self._files), 3)}, "
+                f"frames are {listed(map(repr, wanted), 3)}; rename the files to <frame name>.png"
             )
         if matched < len(self._files):
             logger.info("%d of %d mask files in %s match a frame", matched, len(self._files), self._folder)
@@ -137,8 +137,3 @@ def _refuse_pictures(image: Array, path: Path) -> None:
             "bit, 0 = none, a number per mask. Segmentation demos often save a drawing, CropFormer's too; save the "
             "label image instead, as MaskClustering's mask script does"
         )
-
-
-def _some(names: Iterable[str]) -> str:
-    listed = list(names)
-    return ", ".join(repr(n) for n in listed[:3]) + (", ..." if len(listed) > 3 else "")

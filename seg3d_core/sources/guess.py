@@ -20,7 +20,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast, get_type_hints
 
-from ..errors import SourceError
+from ..errors import SourceError, listed
 from ..types import Frame
 from .base import Source
 from .images import check_thinning
@@ -195,7 +195,7 @@ def _contents(folder: Path) -> str:
     inner = [n for n in names if n.endswith("/") and any(sign(folder / n) for sign in _SIGNS.values())]
     if inner:
         hint = f" (a source lies one level deeper: {folder / inner[0]})"
-    return ", ".join(names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "") + hint
+    return listed(names, 12) + hint
 
 
 def _known() -> str:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from ...errors import WeightsError
+from ...errors import WeightsError, listed
 from ...torch_file import read_torch_file
 from ...types import Array
 from .hornet import HorNetShape
@@ -90,13 +90,6 @@ def check_names(state: Collection[str], wanted: Collection[str], origin: str) ->
             f"{origin} is damaged or another model: "
             f"{len(missing)} tensors missing ({listed(missing)}), {len(extra)} too many ({listed(extra)})"
         )
-
-
-def listed(names: Iterable[str], most: int = 10) -> str:
-    """The first names and how many more there are."""
-    names = list(names)
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return (", ".join(names[:most]) or "none") + more
 
 
 def _check_constants(state: dict[str, Array], origin: Path) -> None:

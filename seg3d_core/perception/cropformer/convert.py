@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from ...errors import WeightsError
+from ...errors import WeightsError, listed
 from ...types import Array
 from ..weights import atomic_file
-from .checkpoint import check_names, listed, network_of, read_state, shape_of
+from .checkpoint import check_names, network_of, read_state, shape_of
 from .images import PIXEL_MEAN, PIXEL_STD, SHORT_SIDE
 from .network import NetworkShape
 from .swin import SwinShape

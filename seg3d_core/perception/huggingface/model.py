@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from ...errors import WeightsError
+from ...errors import WeightsError, listed
 from ..onnx_network import network_threads
 from . import folder
 
@@ -112,15 +112,11 @@ def _check_keys(path: Path, info: Mapping[str, Any]) -> None:
     unexpected = sorted(info.get("unexpected_keys", ()))
     if missing:
         raise WeightsError(
-            f"{path} lacks {len(missing)} tensors of its model ({_listed(missing)}) and holds {len(unexpected)} that "
-            f"the model has not ({_listed(unexpected) or 'none'}): another model's weights, or an incomplete download"
+            f"{path} lacks {len(missing)} tensors of its model ({listed(missing, _NAMED)}) and holds {len(unexpected)} that "
+            f"the model has not ({listed(unexpected, _NAMED)}): another model's weights, or an incomplete download"
         )
     if unexpected:
-        log.info("%s holds %d tensors that are not used: %s", path, len(unexpected), _listed(unexpected))
-
-
-def _listed(names: list[str]) -> str:
-    return ", ".join(names[:_NAMED]) + (", ..." if len(names) > _NAMED else "")
+        log.info("%s holds %d tensors that are not used: %s", path, len(unexpected), listed(unexpected, _NAMED))
 
 
 def _first_line(error: Exception) -> str:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ...errors import WeightsError
+from ...errors import WeightsError, listed
 from ...torch_file import read_torch_file
 from ...types import Array
 from .mask_decoder import MaskDecoder, PromptEncoder
@@ -63,8 +63,7 @@ def load_strictly(network: nn.Module, tensors: dict[str, Array], origin: str) ->
 
 def _listed(what: str, names: Iterable[str]) -> str:
     found = sorted(names)
-    more = f" and {len(found) - _MOST_NAMES} more" if len(found) > _MOST_NAMES else ""
-    return f"{len(found)} {what} ({', '.join(found[:_MOST_NAMES])}{more})" if found else ""
+    return f"{len(found)} {what} ({listed(found, _MOST_NAMES)})" if found else ""
 
 
 def resized_size(height: int, width: int, side: int) -> tuple[int, int]:

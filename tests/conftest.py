@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 
@@ -37,16 +40,34 @@ def studio() -> Path:
 
 
 @pytest.fixture(scope="session")
+def until() -> Callable[..., bool]:
+    """`until(condition, limit)` waits for a condition, at most `limit` seconds, and says whether it came."""
+
+    def wait(condition: Callable[[], Any], limit: float = 60.0) -> bool:
+        end = time.monotonic() + limit
+        while not condition():
+            if time.monotonic() > end:
+                return False
+            time.sleep(0.005)
+        return True
+
+    return wait
+
+
+@pytest.fixture(scope="session")
 def box_room() -> Callable[..., list[Frame]]:
     """`box_room(count, width, height, boxes)`: exact frames of a room with boxes, instance ids 1.. by box."""
+    return box_frames
 
-    def frames(count: int = 8, width: int = 80, height: int = 60, boxes: tuple = BOXES) -> list[Frame]:
-        focal = 0.8 * width
-        camera = Camera(width, height, focal, focal, (width - 1) / 2, (height - 1) / 2)
-        angles = np.linspace(-0.6, 0.9, count)
-        return [_ray_cast(i, camera, _looking(angle), boxes) for i, angle in enumerate(angles)]
 
-    return frames
+def box_frames(
+    count: int = 8, width: int = 80, height: int = 60, boxes: tuple = BOXES, turn: tuple[float, float] = (-0.6, 0.9)
+) -> list[Frame]:
+    """Frames of a camera that turns from one angle to another, in radians."""
+    focal = 0.8 * width
+    camera = Camera(width, height, focal, focal, (width - 1) / 2, (height - 1) / 2)
+    angles = np.linspace(*turn, count)
+    return [_ray_cast(i, camera, _looking(angle), boxes) for i, angle in enumerate(angles)]
 
 
 def _looking(angle: float) -> np.ndarray:
@@ -82,12 +103,16 @@ def _ray_cast(index: int, camera: Camera, pose: np.ndarray, boxes: tuple) -> Fra
 @pytest.fixture(scope="session")
 def box_room_folder(box_room, tmp_path_factory) -> Path:
     """The box room in ScanNet's exported layout, 12 frames of 80 x 60 with ground truth."""
-    import cv2
-
     folder = tmp_path_factory.mktemp("scenes") / "boxes"
+    folder.mkdir()
+    write_scannet(folder, box_room(12))
+    return folder
+
+
+def write_scannet(folder: Path, frames: list[Frame]) -> None:
+    """Writes frames, ground truth included, into a folder in ScanNet's exported layout."""
     for name in ("color", "depth", "pose", "intrinsic", "instance"):
-        (folder / name).mkdir(parents=True)
-    frames = box_room(12)
+        (folder / name).mkdir()
     matrix = np.eye(4)
     matrix[:3, :3] = frames[0].camera.matrix
     for kind in ("color", "depth"):
@@ -97,4 +122,3 @@ def box_room_folder(box_room, tmp_path_factory) -> Path:
         cv2.imwrite(str(folder / "depth" / f"{frame.index}.png"), np.round(frame.depth * 1000).astype(np.uint16))
         cv2.imwrite(str(folder / "instance" / f"{frame.index}.png"), frame.instance.astype(np.uint16))
         np.savetxt(folder / "pose" / f"{frame.index}.txt", frame.T_world_camera)
-    return folder

@@ -39,7 +39,10 @@ def test_spoiled_files_are_refused_or_read():
 
 
 def test_the_guard_sees_what_is_forbidden(tmp_path):
-    """In a process of its own: what watches the interpreter can't be taken away again."""
+    """In a process of its own: what watches the interpreter can't be taken away again.
+
+    Each act but the first two is one that no reader may do, done here on purpose: the pickle is this test's own.
+    """
     code = """
 import os, sys, pickle
 sys.path.insert(0, sys.argv[1])

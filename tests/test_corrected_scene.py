@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import replace
 
 import numpy as np
@@ -244,16 +243,7 @@ def test_offline_the_map_follows_at_the_end_and_all_is_counted(scene, box_room):
     assert counters["points moved by corrections"] > 1000 and "correct" in result.statistics.stages
 
 
-def until(condition, limit=20.0):
-    end = time.monotonic() + limit
-    while not condition():
-        if time.monotonic() > end:
-            return False
-        time.sleep(0.01)
-    return True
-
-
-def test_live_corrections_move_the_map_and_are_counted(box_room):
+def test_live_corrections_move_the_map_and_are_counted(box_room, until):
     events = []
     runtime = LiveRuntime(build(SETTINGS), on_event=lambda level, text: events.append(text))
     runtime.start()
@@ -281,7 +271,7 @@ def test_live_corrections_move_the_map_and_are_counted(box_room):
         runtime.stop()
 
 
-def test_a_flood_of_corrections_is_applied_once_per_snapshot(box_room):
+def test_a_flood_of_corrections_is_applied_once_per_snapshot(box_room, until):
     runtime = LiveRuntime(build(SETTINGS))
     runtime.start()
     try:

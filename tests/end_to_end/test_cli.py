@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -128,19 +127,17 @@ def test_a_truncated_map_is_named(results, tmp_path):
     assert done.returncode == 2 and "cut.seg3d" in done.stderr and "Traceback" not in done.stderr
 
 
-def test_ctrl_c_saves_what_was_seen(studio, tmp_path):
+def test_ctrl_c_saves_what_was_seen(studio, tmp_path, until):
     out = tmp_path / "out"
+    often = ("--set", "runtime.autosave_minutes=0.001")
     child = subprocess.Popen(
-        [sys.executable, "-m", "seg3d_core.cli", "run", str(studio), "--out", str(out), "--json", *SMALL],
+        [sys.executable, "-m", "seg3d_core.cli", "run", str(studio), "--out", str(out), "--json", *SMALL, *often],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
-    end = time.monotonic() + 120
-    # The folder is made first, then frames go in; the handler is set before the first of them.
-    while not out.exists() and time.monotonic() < end:
-        time.sleep(0.02)
-    time.sleep(2.0)
+    # Saved on the way: frames are in the map.
+    assert until(lambda: (out / "autosave.seg3d").exists() or child.poll() is not None, 120)
     child.send_signal(signal.SIGINT)
     stdout, stderr = child.communicate(timeout=120)
     assert "Traceback" not in stderr, stderr

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -25,17 +24,10 @@ SETTINGS = {
 class Live:
     """A LiveRuntime and what it told."""
 
-    def __init__(self, settings: dict[str, Any]):
+    def __init__(self, settings: dict[str, Any], until: Callable[..., bool]):
+        self.until = until
         self.events: list[tuple[str, str]] = []
         self.runtime = LiveRuntime(build({**SETTINGS, **settings}), on_event=lambda *event: self.events.append(event))
-
-    def until(self, condition: Callable[[], Any], limit: float = 30.0) -> bool:
-        end = time.monotonic() + limit
-        while not condition():
-            if time.monotonic() > end:
-                return False
-            time.sleep(0.005)
-        return True
 
     @property
     def counters(self) -> dict[str, int]:
@@ -60,7 +52,7 @@ class Live:
 
 
 @pytest.fixture
-def live(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Live]]:
+def live(monkeypatch: pytest.MonkeyPatch, until: Callable[..., bool]) -> Iterator[Callable[..., Live]]:
     """`live(model, **settings)` starts a runtime; a `model` takes the place of the mask generator."""
     running: list[Live] = []
     others = set(threading.enumerate())
@@ -69,7 +61,7 @@ def live(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Live]]:
         if model is not None:
             monkeypatch.setattr(mask_worker, "build_masks", lambda config: model)
             monkeypatch.setattr(mask_worker, "warm_up", lambda config, model=None: 0.0)
-        running.append(Live({name.replace("__", "."): value for name, value in settings.items()}))
+        running.append(Live({name.replace("__", "."): value for name, value in settings.items()}, until))
         running[-1].runtime.start()
         return running[-1]
 

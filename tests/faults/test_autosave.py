@@ -39,13 +39,6 @@ def grown(scene: Scene, frames: int) -> SavedScene:
     return copy_scene(scene, {}, "")
 
 
-def wait_for(condition, limit: float = 60.0) -> None:
-    end = time.monotonic() + limit
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.01)
-
-
 def test_the_file_before_stays_beside(scene, tmp_path):
     path = tmp_path / "new folder" / "autosave.seg3d"
     for number in (1, 2, 3):
@@ -123,47 +116,47 @@ def test_a_failure_is_told_and_changes_no_file(scene, tmp_path, monkeypatch):
     saver.stop(10)
 
 
-def test_a_live_map_is_saved_now_and_then_and_at_the_end(box_room, tmp_path):
+def test_a_live_map_is_saved_now_and_then_and_at_the_end(box_room, tmp_path, until):
     path, frames = tmp_path / "autosave.seg3d", box_room(6)
     runtime = LiveRuntime(build(OFTEN), autosave=path)
     runtime.start()
     try:
-        wait_for(lambda: "autosave" in runtime.statistics().saves)
+        assert until(lambda: "autosave" in runtime.statistics().saves)
         time.sleep(0.3)
         assert not path.exists(), "an empty map is not worth a file, and would take the place of another"
         runtime.submit(frames[0])
-        wait_for(lambda: runtime.statistics().saves["autosave"].count)
+        assert until(lambda: runtime.statistics().saves["autosave"].count)
         before = runtime.statistics().saves["autosave"].count
         assert frames_in(path) == 1
         time.sleep(0.5)
         assert runtime.statistics().saves["autosave"].count == before, "nothing new, nothing saved"
         for frame in frames[1:3]:
             runtime.submit(frame)
-            wait_for(lambda n=frame.index: runtime.statistics().counters["frames"] > n)
-        wait_for(lambda: runtime.statistics().saves["autosave"].count > before)
+            assert until(lambda n=frame.index: runtime.statistics().counters["frames"] > n)
+        assert until(lambda: runtime.statistics().saves["autosave"].count > before)
         runtime.submit(frames[3])
-        wait_for(lambda: runtime.statistics().counters["frames"] == 4)
+        assert until(lambda: runtime.statistics().counters["frames"] == 4)
     finally:
         runtime.stop()
     assert frames_in(path) == 4, "once more at the end"
 
 
-def test_it_is_off_where_nobody_asked(box_room, tmp_path):
+def test_it_is_off_where_nobody_asked(box_room, tmp_path, until):
     runtime = LiveRuntime(build(SETTINGS), autosave=tmp_path / "autosave.seg3d")
     runtime.start()
     runtime.submit(box_room(1)[0])
-    wait_for(lambda: runtime.statistics().points)
+    assert until(lambda: runtime.statistics().points)
     assert set(runtime.statistics().saves) == {"request"}
     runtime.stop()
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_save_on_request_is_told_too(box_room, tmp_path):
+def test_a_save_on_request_is_told_too(box_room, tmp_path, until):
     runtime = LiveRuntime(build(SETTINGS))
     runtime.start()
     try:
         runtime.submit(box_room(1)[0])
-        wait_for(lambda: runtime.statistics().points)
+        assert until(lambda: runtime.statistics().points)
         assert runtime.statistics().saves["request"].at is None
         runtime.save(tmp_path / "a.seg3d")
         with pytest.raises(MapFileError):
@@ -174,7 +167,7 @@ def test_a_save_on_request_is_told_too(box_room, tmp_path):
         runtime.stop()
 
 
-def test_a_run_saves_on_its_way_and_tidies_up(box_room_folder, tmp_path, monkeypatch):
+def test_a_run_saves_on_its_way_and_tidies_up(box_room_folder, tmp_path, monkeypatch, until):
     command = importlib.import_module("seg3d_core.cli.run")  # of that name there is a function, too
     seen: list[int] = []
 
@@ -182,7 +175,7 @@ def test_a_run_saves_on_its_way_and_tidies_up(box_room_folder, tmp_path, monkeyp
         def shown(done, points):
             on_frame(done, points)
             if done == 3:
-                wait_for(lambda: on_frame(done, points) or (tmp_path / "autosave.seg3d").exists())
+                assert until(lambda: on_frame(done, points) or (tmp_path / "autosave.seg3d").exists())
                 seen.append(frames_in(tmp_path / "autosave.seg3d"))
 
         return original(scene, source, masks, on_frame=shown, **options)

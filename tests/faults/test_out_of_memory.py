@@ -6,34 +6,14 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
 from seg3d_core.build import rebuild_scene
-from seg3d_core.config import build
-from seg3d_core.runtime import LiveRuntime
 from seg3d_core.storage import read_scene
 
 CHILD = Path(__file__).with_name("out_of_memory_child.py")
-SETTINGS = {
-    "map.voxel_size": 0.05,
-    "re0.min_points": 20,
-    "runtime.segment_every": 3,
-    "keyframes.translation": 0.0,
-    "perception.masks": "ground_truth",
-    "query.encoder": "none",
-}
-
-
-def until(condition, limit=20.0):
-    end = time.monotonic() + limit
-    while not condition():
-        if time.monotonic() > end:
-            return False
-        time.sleep(0.01)
-    return True
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits its own address space, as Linux allows")
@@ -57,18 +37,10 @@ def test_a_process_whose_address_space_is_full_goes_on_with_smaller_budgets(tmp_
         assert len(rebuild_scene(read_scene(tmp_path / f"{name}.seg3d")).map)
 
 
-@pytest.fixture
-def live():
-    events: list[tuple[str, str]] = []
-    runtime = LiveRuntime(build(SETTINGS), on_event=lambda level, text: events.append((level, text)))
-    runtime.start()
-    yield runtime, events
-    runtime.stop()
-
-
 @pytest.mark.parametrize("who", ["mapping", "masks", "segmentation"])
 def test_where_memory_runs_out_once_the_event_is_named_and_the_map_goes_on(live, box_room, monkeypatch, who) -> None:
-    runtime, events = live
+    running = live()
+    runtime = running.runtime
     target, name = {
         "mapping": (runtime._scene.map, "integrate"),
         "masks": (runtime._masks.generator, "masks"),
@@ -93,15 +65,15 @@ def test_where_memory_runs_out_once_the_event_is_named_and_the_map_goes_on(live,
     for frame in box_room(12):
         seen = runtime.statistics()
         runtime.submit(frame)
-        assert until(
+        assert running.until(
             lambda seen=seen: (
                 runtime.statistics().counters.get("frames", 0) > seen.counters.get("frames", 0)
                 or runtime.statistics().counters.get("out of memory", 0) > seen.counters.get("out of memory", 0)
             )
         )
-        assert until(lambda: not runtime.statistics().queues["perception"].length)
-    assert until(lambda: runtime.statistics().counters.get("out of memory") == 1)
+        assert running.until(lambda: not runtime.statistics().queues["perception"].length)
+    assert running.until(lambda: runtime.statistics().counters.get("out of memory") == 1)
     assert shrunk == [who]
     assert runtime.statistics().counters["frames"] >= 11
     assert len(runtime.segment_now().instances) == 3
-    assert [f"memory ran out ({who})" in text for level, text in events if "memory ran out" in text] == [True]
+    assert [f"memory ran out ({who})" in text for level, text in running.events if "memory ran out" in text] == [True]

@@ -156,10 +156,10 @@ def no_file_larger_than(size: int):
         signal.signal(signal.SIGXFSZ, ignored)
 
 
-def started(scene: Path, out: Path) -> subprocess.Popen[str]:
+def started(scene: Path, out: Path, *more: str) -> subprocess.Popen[str]:
     """In a session of its own, so that orphans could be told."""
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen(command(scene, out), start_new_session=True, **quiet)
+    return subprocess.Popen(command(scene, out, *more), start_new_session=True, **quiet)
 
 
 def ended(child: subprocess.Popen[str]) -> tuple[float, str]:
@@ -206,15 +206,12 @@ def no_process_of(session: int) -> bool:
     return False
 
 
-def test_ctrl_c_and_sigterm_in_the_middle_save_what_was_seen(studio, tmp_path):
+def test_ctrl_c_and_sigterm_in_the_middle_save_what_was_seen(studio, tmp_path, until):
     """Once frames go in, the first signal saves; both kinds with the exit code that shells give them."""
     for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
         out = tmp_path / number.name
-        child = started(studio, out)
-        while not list(out.glob(".seg3d-new-*")):
-            assert child.poll() is None
-            time.sleep(0.01)
-        time.sleep(0.5)
+        child = started(studio, out, "--set", "runtime.autosave_minutes=0.001")
+        assert until(lambda out=out: (out / "autosave.seg3d").exists()), "frames are in the map"
         child.send_signal(number)
         _, errors = ended(child)
         assert (child.returncode, "stopping after this frame and saving" in errors) == (code, True), errors

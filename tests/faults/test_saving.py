@@ -7,7 +7,6 @@ import resource
 import signal
 import subprocess
 import sys
-import time
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -110,7 +109,7 @@ def test_a_disk_that_fills_at_any_byte_leaves_the_old_map_and_no_half_file(two_m
         assert [file.name for file in tmp_path.iterdir()] == ["map.seg3d"]
 
 
-def test_a_live_map_outlives_a_save_that_failed(box_room, two_maps, tmp_path):
+def test_a_live_map_outlives_a_save_that_failed(box_room, two_maps, tmp_path, until):
     """On a full disk and below a folder that is none: the error says it, and mapping goes on."""
     path = tmp_path / "map.seg3d"
     path.write_bytes((two_maps / "few.seg3d").read_bytes())
@@ -119,27 +118,20 @@ def test_a_live_map_outlives_a_save_that_failed(box_room, two_maps, tmp_path):
     runtime.start()
     try:
         runtime.submit(frames[0])
-        wait_for(lambda: runtime.statistics().points > 0)
+        assert until(lambda: runtime.statistics().points > 0)
         with no_file_larger_than(3000), pytest.raises(MapFileError, match="no space left"):
             runtime.save(path, overwrite=True)
         with pytest.raises(MapFileError, match="does not exist"):
             runtime.save(tmp_path / "gone" / "map.seg3d")
         for frame in frames[1:4]:
             runtime.submit(frame)
-            wait_for(lambda n=frame.index: runtime.statistics().counters.get("frames", 0) > n)
+            assert until(lambda n=frame.index: runtime.statistics().counters.get("frames", 0) > n)
         assert path.read_bytes() == before
         assert [file.name for file in tmp_path.iterdir()] == ["map.seg3d"]
         runtime.save(path, overwrite=True)
     finally:
         runtime.stop()
     assert path.read_bytes() != before and read_scene(path)
-
-
-def wait_for(condition, limit: float = 60.0) -> None:
-    end = time.monotonic() + limit
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.01)
 
 
 READ_ONLY = """

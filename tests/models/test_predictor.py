@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import time
 
 import numpy as np
 import pytest
@@ -206,7 +205,7 @@ def test_the_sparse_backend_of_the_settings_is_taken(tmp_path, monkeypatch) -> N
     assert asked == [("spconv", "spconv")]
 
 
-def test_the_node_runs_the_trained_core_in_its_worker(tmp_path, box_room) -> None:
+def test_the_node_runs_the_trained_core_in_its_worker(tmp_path, box_room, until) -> None:
     from seg3d_core.runtime.live import LiveRuntime
 
     torch.set_num_threads(1)
@@ -218,9 +217,7 @@ def test_the_node_runs_the_trained_core_in_its_worker(tmp_path, box_room) -> Non
     try:
         for frame in box_room(3):
             runtime.submit(frame)
-        deadline = time.monotonic() + 60
-        while runtime.statistics().counters.get("keyframes", 0) < 1 and time.monotonic() < deadline:
-            time.sleep(0.02)
+        assert until(lambda: runtime.statistics().counters.get("keyframes"))
         snapshot = runtime.segment_now(timeout=120)
         assert len(snapshot.cloud) > 0 and len(snapshot.names) == len(snapshot.instances)
         counters = runtime.statistics().counters

@@ -64,7 +64,7 @@ def test_of_a_hundred_slow_ones_those_that_cannot_be_done_in_time_are_refused(de
     assert len(found) - len(refused) <= 11 and refused
 
 
-def test_more_than_may_wait_are_refused_at_once(desk) -> None:
+def test_more_than_may_wait_are_refused_at_once(desk, until) -> None:
     go_on = threading.Event()
     one = desk(most=5, deadline=20.0)
 
@@ -74,11 +74,9 @@ def test_more_than_may_wait_are_refused_at_once(desk) -> None:
 
     with ThreadPoolExecutor(30) as pool:
         first = pool.submit(one.ask, blocked)
-        while one._busy_since is None:
-            time.sleep(0.001)
+        assert until(lambda: one._busy_since is not None)
         others = [pool.submit(one.ask, lambda: answer("next")) for _ in range(29)]
-        while one.queue.dropped < 24:
-            time.sleep(0.001)
+        assert until(lambda: one.queue.dropped >= 24)
         go_on.set()
         assert first.result().text == "late"
         errors = [o.exception() for o in others]
@@ -87,14 +85,14 @@ def test_more_than_may_wait_are_refused_at_once(desk) -> None:
     assert one.queue.length == 0
 
 
-def test_behind_one_that_hangs_nobody_waits_in_vain(desk) -> None:
+def test_behind_one_that_hangs_nobody_waits_in_vain(desk, until) -> None:
     go_on = threading.Event()
     one = desk(deadline=0.2)
     try:
         with pytest.raises(BusyError) as error:
             one.ask(lambda: answer(str(go_on.wait(20))))
         assert error.value.code == "timeout"
-        time.sleep(0.05)
+        assert until(lambda: time.monotonic() - one._busy_since > one._deadline)
         start = time.monotonic()
         for _ in range(100):
             with pytest.raises(BusyError) as error:
@@ -103,12 +101,11 @@ def test_behind_one_that_hangs_nobody_waits_in_vain(desk) -> None:
         assert time.monotonic() - start < 2
     finally:
         go_on.set()
-    while one._busy_since is not None:
-        time.sleep(0.001)
+    assert until(lambda: one._busy_since is None)
     assert one.ask(lambda: answer("again")).text == "again"
 
 
-def test_what_was_given_up_is_not_done_later(desk) -> None:
+def test_what_was_given_up_is_not_done_later(desk, until) -> None:
     go_on, done = threading.Event(), []
     one = desk(deadline=20.0)
 
@@ -118,8 +115,7 @@ def test_what_was_given_up_is_not_done_later(desk) -> None:
 
     with ThreadPoolExecutor(1) as pool:
         first = pool.submit(one.ask, blocked)
-        while one._busy_since is None:
-            time.sleep(0.001)
+        assert until(lambda: one._busy_since is not None)
         with pytest.raises(BusyError):
             one.ask(lambda: done.append(1) or answer("next"), patience=0.05)
         go_on.set()
@@ -128,7 +124,7 @@ def test_what_was_given_up_is_not_done_later(desk) -> None:
     assert not done
 
 
-def test_an_error_of_the_query_is_its_outcome_and_a_stop_answers_all(desk) -> None:
+def test_an_error_of_the_query_is_its_outcome_and_a_stop_answers_all(desk, until) -> None:
     one, go_on = desk(), threading.Event()
 
     def refuse():
@@ -140,11 +136,9 @@ def test_an_error_of_the_query_is_its_outcome_and_a_stop_answers_all(desk) -> No
         one.ask(lambda: answer("x"), patience=0.0)
     with ThreadPoolExecutor(2) as pool:
         first = pool.submit(one.ask, lambda: answer(str(go_on.wait(20))))
-        while one._busy_since is None:
-            time.sleep(0.001)
+        assert until(lambda: one._busy_since is not None)
         second = pool.submit(one.ask, lambda: answer("second"))
-        while not one.queue.length:
-            time.sleep(0.001)
+        assert until(lambda: one.queue.length)
         threading.Timer(0.1, go_on.set).start()
         one.stop(5)
         assert first.result().text == "True"

@@ -25,15 +25,6 @@ SETTINGS = {
 }
 
 
-def until(condition, limit=20.0):
-    end = time.monotonic() + limit
-    while not condition():
-        if time.monotonic() > end:
-            return False
-        time.sleep(0.005)
-    return True
-
-
 @pytest.fixture
 def live():
     made: list[LiveRuntime] = []
@@ -72,7 +63,7 @@ def test_an_inbox_takes_so_many_requests_and_all_of_its_workers() -> None:
     assert (inbox.waiting_requests, inbox.refused_requests) == (4, 2)
 
 
-def test_of_a_hundred_requests_at_once_those_that_cannot_wait_are_refused(live, blocked) -> None:
+def test_of_a_hundred_requests_at_once_those_that_cannot_wait_are_refused(live, blocked, until) -> None:
     runtime = live()
     go_on = blocked(runtime)
     with ThreadPoolExecutor(100) as pool:
@@ -96,7 +87,19 @@ def test_a_request_that_was_given_up_is_not_done_later(live, blocked) -> None:
     assert not done
 
 
-def test_a_flood_of_masks_from_a_topic_is_bounded_and_counted(live, blocked) -> None:
+def test_calls_that_wait_or_come_after_a_stop_are_answered_at_once(live, blocked, until) -> None:
+    runtime = live()
+    blocked(runtime)
+    with ThreadPoolExecutor(3) as pool:
+        asked = [pool.submit(call, 600) for call in (runtime.segment_now, runtime.reset)]
+        assert until(lambda: runtime._inbox.waiting_requests == len(asked))
+        runtime.stop(timeout=0.1)
+        asked.append(pool.submit(runtime.reset, 600))
+        errors = [each.exception(timeout=60) for each in asked]
+    assert all(isinstance(e, Seg3DError) and "shutting down" in str(e) for e in errors), errors
+
+
+def test_a_flood_of_masks_from_a_topic_is_bounded_and_counted(live, blocked, until) -> None:
     runtime = live(**{"perception.masks": "topic"})
     go_on = blocked(runtime)
     masks = Masks2D.from_labels(np.ones((4, 4), np.int32))
@@ -117,7 +120,7 @@ def test_what_waits_for_masks_has_a_budget_that_is_told(live, box_room) -> None:
     assert memory["frames for masks"].evicted and memory["masks for frames"].limit_mb == 0.25
 
 
-def test_a_hundred_queries_at_once_are_answered_or_refused(live, box_room) -> None:
+def test_a_hundred_queries_at_once_are_answered_or_refused(live, box_room, until) -> None:
     runtime = live()
     for frame in box_room():
         runtime.submit(frame)

@@ -43,7 +43,7 @@ def test_help_needs_no_heavy_library():
     assert "seg3d run PATH --out DIR" in done.stdout
 
 
-@pytest.mark.parametrize("command", ["check", "run", "query", "view", "export", "settings", "models"])
+@pytest.mark.parametrize("command", ["check", "run", "query", "view", "export", "settings", "models", "eval", "warmup"])
 def test_every_command_explains_itself(command):
     done = seg3d(command, "--help")
     assert done.returncode == 0 and "Usage" in done.stdout

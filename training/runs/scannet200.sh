@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# SegDINO3D on ScanNet200. The release trains for 129 epochs, the paper says 88: RECIPE=scannet200 or scannet200-paper.
+# SegDINO3D on ScanNet200 (ScanNet v2: scannetv2.sh). The release trains for 129 epochs, the paper says 88:
+# RECIPE=scannet200 or scannet200-paper.
 #
 #   training/runs/scannet200.sh CACHE FEATURES OUT [--set NAME=VALUE ...]
 #
@@ -8,7 +9,7 @@
 # machine; the published batch is 4 in all, so data.batch_size times GPUS should be 4. Several machines: set TORCHRUN.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-[ $# -ge 3 ] || { sed -n 2,8p "$0" >&2; exit 2; }
+[ $# -ge 3 ] || { sed -n 2,9p "$0" >&2; exit 2; }
 CACHE=$1 FEATURES=$2 OUT=$3
 shift 3
 GPUS=${GPUS:-1}

@@ -1,20 +1,7 @@
 #!/usr/bin/env bash
-# SegDINO3D on ScanNet v2. The release trains for 500 epochs, the paper says 88: RECIPE=scannetv2 or scannetv2-paper.
+# SegDINO3D on ScanNet v2, by scannet200.sh, which says how. The release trains for 500 epochs, the paper says 88:
+# RECIPE=scannetv2 or scannetv2-paper. The published training starts from SSTNet's backbone.
 #
 #   training/runs/scannetv2.sh CACHE FEATURES OUT [--set NAME=VALUE ...]
-#
-# CACHE: made by `python -m training.prepare scenes`. FEATURES: a name below CACHE/features, or a folder of published
-# files. BACKBONE: a file to start from (the published training starts from SSTNet's backbone). GPUS: processes on this
-# machine; the published batch is 4 in all, so data.batch_size times GPUS should be 4. Several machines: set TORCHRUN.
 set -euo pipefail
-cd "$(dirname "$0")/../.."
-[ $# -ge 3 ] || { sed -n 2,8p "$0" >&2; exit 2; }
-CACHE=$1 FEATURES=$2 OUT=$3
-shift 3
-GPUS=${GPUS:-1}
-TORCHRUN=${TORCHRUN:-torchrun --standalone --nproc-per-node $GPUS}
-
-$TORCHRUN -m training.train --recipe "${RECIPE:-scannetv2}" --resume --out "$OUT" \
-  --set "data.root=$CACHE" --set "data.features=$FEATURES" --set "data.batch_size=$((GPUS < 4 ? 4 / GPUS : 1))" \
-  ${BACKBONE:+--set "model.start_backbone=$BACKBONE"} "$@"
-python -m training.evaluate "$OUT" --out "$OUT/result"
+RECIPE=${RECIPE:-scannetv2} exec "$(dirname "$0")/scannet200.sh" "$@"

@@ -282,6 +282,9 @@ def read_config(path: str | Path) -> TrainingConfig:
         raise ConfigError(f"cannot read the settings of a run from {path}: {error}") from None
     if not isinstance(tree, dict):
         raise ConfigError(f"{path} holds no settings of a run")
+    if isinstance(segmentation := tree.get("segmentation"), dict):
+        # It went to the core's `memory`, and no run on prepared scenes depends on it.
+        segmentation.pop("point_features_mb", None)
     return _validate(tree)
 
 

@@ -56,6 +56,17 @@ def test_settings_come_back_from_their_file(name, tmp_path) -> None:
     assert read_config(tmp_path / "config.json") == config
 
 
+def test_settings_of_an_older_run_are_read(tmp_path) -> None:
+    tree = json.loads(to_json(build()))
+    tree["segmentation"]["point_features_mb"] = 768.0
+    (tmp_path / "config.json").write_text(json.dumps(tree))
+    assert read_config(tmp_path / "config.json") == build()
+    tree["segmentation"]["unheard_of"] = 1
+    (tmp_path / "config.json").write_text(json.dumps(tree))
+    with pytest.raises(ConfigError, match=r"segmentation\.unheard_of"):
+        read_config(tmp_path / "config.json")
+
+
 def test_a_file_of_settings_may_be_nested(tmp_path) -> None:
     (tmp_path / "a.yaml").write_text("data: {augment: {rotation: 1.0}, batch_size: 3}\nrun.epochs: 7\n")
     config = build(read_values(tmp_path / "a.yaml"))

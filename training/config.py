@@ -20,6 +20,7 @@ from seg3d_core.errors import ConfigError
 from seg3d_core.models.architecture import Architecture
 
 from .data_config import DataConfig, Group, setting
+from .readers_labels import classes_of
 
 
 class ModelConfig(Group):
@@ -48,7 +49,7 @@ class ModelConfig(Group):
 
     def architecture(self, benchmark: str, voxel_size: float) -> Architecture:
         """Of voxels of `voxel_size` metres. Raises WeightsError for switches that exclude each other."""
-        things = THING_CLASSES[benchmark]
+        things = classes_of(benchmark).things
         channels = self.feature_channels or {"minkowski": 96, "spconv": 32, "mlp": 96}[self.backbone]
         names = set(Architecture.__dataclass_fields__) & set(type(self).model_fields) - {"feature_channels"}
         if self.backbone != "spconv":
@@ -169,8 +170,6 @@ class TrainingConfig(Group):
         """Raises WeightsError for switches that exclude each other."""
         return self.model.architecture(self.data.benchmark, self.data.voxel_size)
 
-
-THING_CLASSES = {"scannet20": 18, "scannet200": 198}
 
 _WITHOUT_2D_AND_BOXES = {
     f"model.{name}": False

@@ -60,8 +60,3 @@ class DataConfig(Group):
     release_first_instance_defect: bool = setting(
         False, "as released: the first thing of a scene without background or stuff becomes background"
     )
-
-
-def published(benchmark: Benchmark) -> DataConfig:
-    """The data settings of the release: 70 % (ScanNet200) or 10 % (ScanNet v2) of 2D queries are left out."""
-    return DataConfig(benchmark=benchmark, query_dropout=0.7 if benchmark == "scannet200" else 0.1)

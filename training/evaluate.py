@@ -26,7 +26,7 @@ from seg3d_core.models.postprocess import ScenePredictions
 from seg3d_core.models.segdino3d import SceneResult, SegDino3D, segment
 
 from . import checkpoints
-from .config import THING_CLASSES, TrainingConfig, build, change, read_config
+from .config import TrainingConfig, build, change, read_config
 from .data_config import DataConfig
 from .dataset import SceneDataset, TrainingScene
 from .readers_labels import classes_of
@@ -120,7 +120,7 @@ def settings_of(path: Path, recipe: str | None, assignments: Sequence[str]) -> T
         return change(read_config(beside), values)
     if recipe is None:
         architecture, _, _ = describe(read_weights(checkpoints.find_weights(path)))
-        recipe = "scannetv2" if architecture.thing_classes == THING_CLASSES["scannet20"] else "scannet200"
+        recipe = "scannetv2" if architecture.thing_classes == classes_of("scannet20").things else "scannet200"
         if not architecture.box_regression:
             recipe = "baseline200"
     return build(values, recipe)
@@ -133,10 +133,11 @@ def run(options: argparse.Namespace) -> None:
     weights = checkpoints.find_weights(path)
     loaded = load_model(weights, config.segmentation)
     architecture = loaded.model.settings
-    if architecture.thing_classes != THING_CLASSES[config.data.benchmark]:
+    things = classes_of(config.data.benchmark).things
+    if architecture.thing_classes != things:
         raise Seg3DError(
-            f"{weights} knows {architecture.thing_classes} classes, {config.data.benchmark} has "
-            f"{THING_CLASSES[config.data.benchmark]}: set data.benchmark to the other one"
+            f"{weights} knows {architecture.thing_classes} classes, {config.data.benchmark} has {things}: set "
+            "data.benchmark to the other one"
         )
     switches = {
         name: getattr(architecture, name) for name in ("image_features", "late_image_features", "object_queries")

@@ -18,7 +18,8 @@ from torch.utils.data import DataLoader  # noqa: E402
 
 from seg3d_core.errors import Seg3DError  # noqa: E402
 from training.collate import collate  # noqa: E402
-from training.data_config import DataConfig, published  # noqa: E402
+from training.config import build  # noqa: E402
+from training.data_config import DataConfig  # noqa: E402
 from training.dataset import SceneDataset, instance_boxes, majority, make_scene, make_targets, number_instances  # noqa: E402
 from training.readers_cache import CachedScene, SceneFeatures, write_features, write_scene  # noqa: E402
 from training.readers_labels import classes_of  # noqa: E402
@@ -64,7 +65,7 @@ def golden_scene(golden, model: str, index: int) -> tuple[CachedScene, SceneFeat
 def test_samples_equal_the_published_ones(model, index, split):
     golden = np.load(GOLDEN / "i_dataset.npz", allow_pickle=False)
     scene, features = golden_scene(golden, model, index)
-    config = published("scannet200" if model == "scannet200" else "scannet20")
+    config = build(recipe=model).data
     classes = classes_of(config.benchmark)
     random = np.random.RandomState(11 + index) if split == "train" else None
 

@@ -7,9 +7,7 @@ writes goes on from the pair before. Weights are in the core's own format: `segd
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,9 +17,11 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from seg3d_core.errors import Seg3DError, WeightsError
+from seg3d_core.errors import WeightsError
 from seg3d_core.models.checkpoint import Weights, load_strict, read_weights, to_bytes
 from seg3d_core.models.segdino3d import SegDino3D
+
+from .files import replacing
 
 BEST, LAST = "best.safetensors", "last.json"
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq")
@@ -119,18 +119,8 @@ def write_json(path: Path, data: Mapping[str, Any]) -> None:
 
 def write(path: Path, data: bytes) -> None:
     """Replaces the file at once. Raises Seg3DError."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        with suppress(OSError):
-            temporary.unlink()
-        raise Seg3DError(f"cannot write {path}: {error.strerror or error}") from None
+    with replacing(path) as file:
+        file.write(data)
 
 
 def _named(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:

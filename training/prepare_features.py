@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -24,7 +24,7 @@ from seg3d_core.perception.base import Detector2D, detect_all
 from seg3d_core.sources.sens import SensSource
 from seg3d_core.types import Array, FeatureMap, Frame
 
-from .prepare_scenes import Outcome
+from .prepare_scenes import Outcome, look_at
 from .readers_cache import FORMAT, CachedScene, SceneFeatures, read_own_features, read_scene, write_features
 
 
@@ -59,20 +59,20 @@ class FeatureTask:
 def prepare_features(task: FeatureTask) -> Outcome:
     """Makes the features unless they are there, whole, and made by the same settings. Raises Seg3DError."""
     scene = read_scene(task.scene)
-    notes: tuple[str, ...] = ()
-    if task.target.is_file():
-        try:
-            found = read_own_features(task.target)
-            if found.settings == task.text(scene) and len(found.image_features) == len(scene.xyz):
-                return Outcome(made=False)
-            notes = (f"{task.target.name} was made by other settings and is made again",)
-        except Seg3DError as error:
-            notes = (f"made again: {str(error).split(';')[0]}",)
+    text = task.text(scene)
+
+    def is_current() -> bool:
+        found = read_own_features(task.target)
+        return found.settings == text and len(found.image_features) == len(scene.xyz)
+
+    is_done, notes = look_at(task.target, is_current)
+    if is_done:
+        return Outcome(made=False)
     if not len(scene.frames):
         raise Seg3DError(f"{task.scene} was made without images: run `prepare scenes` with the .sens files")
     source = SensSource(task.sens)
     features, dropped = lift_scene(scene, _frames(source, scene), detector_of(task.config), task.settings)
-    write_features(task.target, SceneFeatures(**{**vars(features), "settings": task.text(scene)}))
+    write_features(task.target, replace(features, settings=text))
     if dropped:
         notes += (f"{dropped} of {len(scene.frames)} frames could not be used",)
     return Outcome(made=True, notes=notes)

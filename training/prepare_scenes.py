@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import logging
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -29,8 +29,6 @@ from .readers_scannet import (
     read_mesh,
     read_segments,
 )
-
-log = logging.getLogger(__name__)
 
 Partition = Literal["segments", "points"]
 PointSource = Literal["mesh", "map"]
@@ -86,16 +84,23 @@ class Outcome:
     notes: tuple[str, ...] = ()
 
 
+def look_at(target: Path, is_current: Callable[[], bool]) -> tuple[bool, tuple[str, ...]]:
+    """Whether a file is there and as the settings say, and why one that is there has to be made again."""
+    if not target.is_file():
+        return False, ()
+    try:
+        if is_current():
+            return True, ()
+    except Seg3DError as error:
+        return False, (f"made again: {str(error).split(';')[0]}",)
+    return False, (f"{target.name} was made by other settings and is made again",)
+
+
 def prepare_scene(task: SceneTask) -> Outcome:
     """Makes the cache file unless it is there, whole, and made by the same settings. Raises Seg3DError."""
-    notes: tuple[str, ...] = ()
-    if task.target.is_file():
-        try:
-            if read_scene(task.target).settings == task.settings.text():
-                return Outcome(made=False)
-            notes = (f"{task.target.name} was made by other settings and is made again",)
-        except Seg3DError as error:
-            notes = (f"made again: {str(error).split(';')[0]}",)
+    is_current, notes = look_at(task.target, lambda: read_scene(task.target).settings == task.settings.text())
+    if is_current:
+        return Outcome(made=False)
     missing = task.scan.missing(task.settings.with_images)
     if missing:
         raise SourceError(f"{task.scan.folder} lacks {', '.join(missing)}: fetch it with ScanNet's download script")

@@ -10,7 +10,6 @@ Files are written beside their place and moved there, so that a killed run leave
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,8 @@ import numpy as np
 from seg3d_core.errors import Seg3DError, SourceError
 from seg3d_core.metrics.npz_arrays import check_array, read_arrays
 from seg3d_core.types import Array
+
+from .files import replacing
 
 FORMAT = 1
 _SCENE = {
@@ -102,18 +103,8 @@ def write_features(path: Path, features: SceneFeatures) -> None:
 
 def _write(path: Path, arrays: Mapping[str, Array], compress: bool) -> None:
     save = np.savez_compressed if compress else np.savez
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            save(file, format=np.array(FORMAT), **arrays)  # type: ignore[arg-type]
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        raise Seg3DError(f"cannot write {path}: {error.strerror or error}") from None
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path) as file:
+        save(file, format=np.array(FORMAT), **arrays)  # type: ignore[arg-type]
 
 
 def read_scene(path: Path) -> CachedScene:

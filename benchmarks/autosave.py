@@ -11,7 +11,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from common import RESULTS, ROOT, commit, load, machine
+from common import RESULTS, ROOT, about, table, write_page
 
 from seg3d_core.build import build_masks, build_scene
 from seg3d_core.config import build
@@ -21,6 +21,10 @@ from seg3d_core.storage import copy_scene
 from seg3d_core.types import Frame
 
 EVERY = 5.0  # seconds: far more often than anybody needs
+HEAD = (
+    "autosave", "frames taken", "overtaken", "integrate, median ms", "p95 ms", "copy, median ms", "p95 ms", "saves",
+    "one save, s", "MB",
+)  # fmt: skip
 
 
 def run(frames: list[Frame], rate: float, every: float, folder: Path) -> tuple[Statistics, int]:
@@ -66,28 +70,35 @@ def main() -> None:
     milliseconds, megabytes, points = copy_alone(frames)
     with tempfile.TemporaryDirectory() as folder:
         outcomes = {every: run(frames, options.rate, every, Path(folder)) for every in (0.0, EVERY)}
-    lines = [
-        "# Saving beside the mapping\n",
-        f"{len(frames)} frames of {Path(options.scene).name} at {options.rate:g} Hz into a live map, without and with "
-        f"`runtime.autosave_minutes` at {EVERY:g} seconds; {machine()}, commit {commit()}, load {load()}.\n",
-        "The thread that owns the map copies it (`copy`); zipping, syncing and renaming are done by another. The copy "
-        f"alone, the fastest of ten: {milliseconds:.1f} ms for {megabytes:.1f} MB of arrays, {points:,} points.\n",
-        "| autosave | frames taken | overtaken | integrate, median ms | p95 ms | copy, median ms | p95 ms | saves | "
-        "one save, s | MB |",
-        "|---|---|---|---|---|---|---|---|---|---|",
-    ]
+    rows = []
     for every, (statistics, size) in outcomes.items():
         stages, save = statistics.stages, statistics.saves.get("autosave")
-        copy = stages.get("save: copy")
-        lines.append(
-            f"| {f'every {every:g} s' if every else 'off'} | {statistics.counters['frames']} | "
-            f"{statistics.drops.get('overtaken', 0)} | {stages['integrate'].median_ms:.1f} | "
-            f"{stages['integrate'].p95_ms:.1f} | {f'{copy.median_ms:.1f} | {copy.p95_ms:.1f}' if copy else '– | –'} | "
-            f"{save.count if save else 0} | {f'{save.seconds:.2f}' if save else '–'} | {size / 1e6:.1f} |"
-        )
-    text = "\n".join(lines) + "\n"
-    (RESULTS / "autosave.md").write_text(text)
-    print(text)
+        whole, copy = stages["integrate"], stages.get("save: copy")
+        rows.append([
+            f"every {every:g} s" if every else "off",
+            statistics.counters["frames"],
+            statistics.drops.get("overtaken", 0),
+            f"{whole.median_ms:.1f}",
+            f"{whole.p95_ms:.1f}",
+            f"{copy.median_ms:.1f}" if copy else "–",
+            f"{copy.p95_ms:.1f}" if copy else "–",
+            save.count if save else 0,
+            f"{save.seconds:.2f}" if save else "–",
+            f"{size / 1e6:.1f}",
+        ])  # fmt: skip
+    text = f"""# Saving beside the mapping
+
+{about(with_load=True)}
+
+{len(frames)} frames of {Path(options.scene).name} at {options.rate:g} Hz into a live map, without and with
+`runtime.autosave_minutes` at {EVERY:g} seconds.
+
+The thread that owns the map copies it (`copy`); zipping, syncing and renaming are done by another. The copy alone, the
+fastest of ten: {milliseconds:.1f} ms for {megabytes:.1f} MB of arrays, {points:,} points.
+
+{table(HEAD, rows)}
+"""
+    write_page(RESULTS / "autosave.md", text)
 
 
 if __name__ == "__main__":

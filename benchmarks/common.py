@@ -1,10 +1,17 @@
-"""What every table says of itself: where, on what and from which commit; and frames at another size."""
+"""What every page of results is made of: when, where, from which commit and by which command; tables, times, frames."""
 
 from __future__ import annotations
 
+import datetime
 import os
 import platform
+import shlex
 import subprocess
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -38,6 +45,62 @@ def commit() -> str:
 
 def load() -> str:
     return f"{os.getloadavg()[0]:.1f}; above {os.cpu_count()}, others were at work too: compare CPU times"
+
+
+def command() -> str:
+    """The command that runs, to be typed again. Of absolute paths the last name: the rest is of this machine."""
+    words = [Path(word).name if word.startswith("/") else word for word in sys.argv[1:]]
+    return shlex.join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *words])
+
+
+def about(besides: str = "", with_load: bool = False) -> str:
+    """The line under a page's title; `besides` is what else the numbers were made with."""
+    parts = [datetime.date.today().isoformat(), machine(), *([besides] if besides else []), f"commit {commit()}"]
+    loaded = f"; load average {load()}" if with_load else ""
+    return f"{', '.join(parts)}{loaded};\nwritten by `{command()}`."
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """In Markdown."""
+    lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
+    return "\n".join([*lines, *(f"| {' | '.join(map(str, row))} |" for row in rows)])
+
+
+def percents(values: Iterable[float]) -> str:
+    """Fractions of 1, such as AP, AP50 and AP25, in one cell."""
+    return " / ".join(f"{100 * value:.1f}" for value in values)
+
+
+def write_page(path: Path, text: str) -> None:
+    """And shows it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+    print(text)
+
+
+class Clock:
+    """Seconds by part, one value for each time that it ran: of the CPU, or by the clock where a GPU works."""
+
+    def __init__(self, now: Callable[[], float] = time.process_time):
+        self.now = now
+        self.seconds: dict[str, list[float]] = defaultdict(list)
+
+    @contextmanager
+    def part(self, name: str) -> Iterator[None]:
+        start = self.now()
+        try:
+            yield
+        finally:
+            self.seconds[name].append(self.now() - start)
+
+    def median(self, name: str) -> float:
+        return float(np.median(self.seconds[name]))
+
+    def take(self) -> dict[str, float]:
+        """The sum of each part since the last call."""
+        sums = {name: sum(values) for name, values in self.seconds.items()}
+        self.seconds.clear()
+        return sums
 
 
 def enlarged(frame: Frame, width: int, height: int) -> Frame:

@@ -10,14 +10,13 @@ and writes docs/results/cropformer.md (or `--out`).
 from __future__ import annotations
 
 import argparse
-import datetime
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
-from common import RESULTS, commit, machine
+from common import RESULTS, about, write_page
 
 from seg3d_core.perception.cropformer import images, postprocess
 from seg3d_core.perception.cropformer.decoder import Predictions
@@ -103,8 +102,8 @@ def main() -> None:
     lines = [
         "# CPU seconds of CropFormer per 320x240 frame",
         "",
-        f"`python benchmarks/cropformer.py`, {datetime.date.today()}, commit {commit()}, one of {machine()}, "
-        f"torch {torch.__version__}; random weights, {arguments.masks} masks.",
+        about(f"torch {torch.__version__}"),
+        f"One core; random weights, {arguments.masks} masks.",
         "",
         "| network | short side | input | backbone | pixel decoder | decoder | post-processing | all |",
         "|---|---|---|---|---|---|---|---|",
@@ -113,7 +112,7 @@ def main() -> None:
         for case in arguments.cases:
             lines.append(row(case, arguments.masks))
             print(lines[-1], flush=True)
-    arguments.out.write_text("\n".join(lines) + "\n")
+    write_page(arguments.out, "\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":

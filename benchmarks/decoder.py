@@ -16,7 +16,7 @@ import time
 from dataclasses import dataclass
 
 import torch
-from common import RESULTS, commit, load, machine
+from common import RESULTS, command, commit, load, machine, write_page
 from dense_decoder import DenseDecoder
 
 from seg3d_core.models.architecture import PUBLISHED
@@ -31,7 +31,7 @@ _HEADER = """# The decoder: time and memory against a dense twin
 - what: the six layers of the `scannet200` configuration with random weights, every superpoint a query, {queries} 2D
   object queries; about half of all superpoints are in a query's mask, so nothing is won by small masks
 - beside: `benchmarks/dense_decoder.py`, the same parameters with dense attention weights and a dense 2D mask per layer
-- command: `python benchmarks/decoder.py`
+- command: `{command}`
 
 | superpoints | ours s | dense s | times faster | ours MB | dense MB | times less memory | largest difference |
 |---|---|---|---|---|---|---|---|
@@ -121,10 +121,11 @@ def main() -> None:
         threads=options.threads,
         load=load(),
         commit=commit(),
+        command=command(),
         queries=options.queries_2d,
     )
     note = "\nSeconds are CPU time of the better run. The difference is relative, of a sample of mask logits.\n"
-    (RESULTS / "decoder.md").write_text(header + "\n".join(lines) + "\n" + note)
+    write_page(RESULTS / "decoder.md", header + "\n".join(lines) + "\n" + note)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ them twice. Prints a table and writes docs/results/evaluator.md (or `--out`).
 from __future__ import annotations
 
 import argparse
-import datetime
 import resource
 import tempfile
 import time
@@ -18,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from common import RESULTS, commit, machine
+from common import RESULTS, about, table, write_page
 
 from seg3d_core.metrics.benchmark_text import read_predictions_text, write_predictions_text
 from seg3d_core.metrics.classes import class_lists
@@ -54,8 +53,8 @@ class Row:
     scenes: int
     seconds: float
 
-    def cells(self) -> str:
-        return f"| {self.what} | {self.scenes} | {self.seconds:.1f} | {1000 * self.seconds / self.scenes:.0f} |"
+    def cells(self) -> list[str]:
+        return [self.what, f"{self.scenes}", f"{self.seconds:.1f}", f"{1000 * self.seconds / self.scenes:.0f}"]
 
 
 def make_scene(seed: int, points: int, predictions: int) -> tuple[Array, Array, Predictions]:
@@ -149,22 +148,18 @@ def measure(count: int, points: int, predictions: int, folder: Path) -> list[Row
     ]
 
 
-def table(rows: list[Row]) -> str:
-    return "\n".join(["| what | scenes | CPU s | ms per scene |", "|---|---|---|---|", *(row.cells() for row in rows)])
-
-
 def report(rows: list[Row], points: int, predictions: int) -> str:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return f"""# How long the evaluator takes
 
-{datetime.date.today().isoformat()}, {machine()}, commit {commit()}; written by `benchmarks/evaluator.py`.
+{about()}
 
 Made scenes of {points:,} points with {INSTANCES} instances and {predictions} predictions, a tenth of them duplicates;
 one core, CPU time, the making of the scenes left out. Every row with masks gives each number with and without
 duplicates, pooled and scene by scene. Peak memory of the whole process {peak:.0f} MB, of which one scene's boolean
 masks are {predictions * points / 1e6:.0f} MB; scenes are held one at a time.
 
-{table(rows)}
+{table(["what", "scenes", "CPU s", "ms per scene"], (row.cells() for row in rows))}
 """
 
 
@@ -177,10 +172,7 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         rows = measure(arguments.scenes, arguments.points, arguments.predictions, Path(folder))
-    text = report(rows, arguments.points, arguments.predictions)
-    print(text)
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(text)
+    write_page(arguments.out, report(rows, arguments.points, arguments.predictions))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import json
 import sys
 import time
 
-from common import RESULTS, ROOT, commit, load, machine
+from common import RESULTS, ROOT, about, write_page
 
 sys.path.insert(0, str(ROOT / "tests" / "faults"))
 import fuzz
@@ -34,6 +34,8 @@ BEFORE = {
     "packages of weights (wheel, tar.gz)": 2,
 }
 ABOUT = """# Spoiled files
+
+{about}
 
 Every reader of outside files gets a small good sample with one to three changes: flipped bits, truncation, stretches
 deleted, zeroed, inserted, doubled or moved, whole numbers and sizes set to extremes, headers edited, numbers and words
@@ -67,10 +69,9 @@ def main() -> None:
     _keep(outcomes)
     total = sum(outcome.tried for outcome in outcomes)
     text = [
-        ABOUT.format(seconds=options.seconds, memory=fuzz.MEMORY >> 20),
+        ABOUT.format(about=about(with_load=True), seconds=options.seconds, memory=fuzz.MEMORY >> 20),
         f"{total} cases of {len(outcomes)} readers, seed {fuzz.SEED}, {sum(BEFORE.values())} failed at first, "
-        f"{len(failed)} now; {machine()}, commit {commit()}, load {load()}; "
-        f"{(time.monotonic() - started) / 60:.0f} minutes.\n",
+        f"{len(failed)} now; {(time.monotonic() - started) / 60:.0f} minutes.\n",
         "| reader | tried | read | refused | failed | failed before mending | slowest, s | most memory, MB |",
         "|---|---|---|---|---|---|---|---|",
         *rows,
@@ -78,7 +79,7 @@ def main() -> None:
         "",
         MENDED,
     ]
-    (RESULTS / "fuzzing.md").write_text("\n".join(text))
+    write_page(RESULTS / "fuzzing.md", "\n".join(text))
 
 
 MENDED = """What was mended:

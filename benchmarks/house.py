@@ -15,7 +15,6 @@ void. Each of these points takes the instance of the nearest map point within tw
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
 import time
 from dataclasses import asdict, dataclass
@@ -23,24 +22,24 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from common import RESULTS, commit, machine
+from common import RESULTS, about, table, write_page
+from homes import GENERATORS, masks_for, scenes_of, truth_of
 
 from seg3d_core import config as settings
-from seg3d_core.build import build_masks, build_scene
+from seg3d_core.build import build_scene
 from seg3d_core.config import Config
 from seg3d_core.metrics.ap import AGNOSTIC, SceneEvaluation, average_precision
-from seg3d_core.metrics.ground_truth import GroundTruth, read_house
+from seg3d_core.metrics.ground_truth import GroundTruth
 from seg3d_core.metrics.predictions import Predictions
-from seg3d_core.metrics.scene_counts import LABEL_FACTOR
 from seg3d_core.metrics.transfer import TRANSFER_VOXELS, on_vertices
-from seg3d_core.perception.base import MaskGenerator
-from seg3d_core.perception.label_files import LabelFiles
 from seg3d_core.runtime import run_offline
 from seg3d_core.sources.guess import open_source
-from seg3d_core.types import Array
 
 POOLED = "all, pooled"
-GENERATORS = ("geometric", "mobile_sam", "fused", "both")
+HEAD = (
+    "masks", "scene", "AP", "AP50", "AP25", "things", "instances", "map points", "keyframes", "CPU s/keyframe",
+    "segment ms",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -59,29 +58,10 @@ class Row:
     cpu_s_per_keyframe: float
     segment_ms: float
 
-    def cells(self) -> str:
+    def cells(self) -> list[str]:
         scores = [f"{100 * value:.1f}" for value in (self.ap, self.ap50, self.ap25)]
         counts = [f"{n}" for n in (self.things, self.instances, self.map_points, self.keyframes)]
-        return " | ".join(
-            [self.masks, self.scene, *scores, *counts, f"{self.cpu_s_per_keyframe:.3f}", f"{self.segment_ms:.0f}"]
-        )
-
-
-def truth_of(scene: Path) -> tuple[Array, Array]:
-    """Points (N, 3) and their ground truth, label * 1000 + instance, int64 (N,): things have label 1, the rest is 0."""
-    truth = read_house(scene, {})
-    assert truth.xyz is not None
-    number = truth.ids % LABEL_FACTOR
-    return truth.xyz, np.where(number > 0, AGNOSTIC * LABEL_FACTOR + number, 0)
-
-
-def masks_for(name: str, scene: Path, config: Config) -> MaskGenerator:
-    generator, _, side = name.partition("@")
-    if generator in GENERATORS:
-        changes: dict[str, object] = {"masks": generator, **({"sam_side": int(side)} if side else {})}
-        perception = config.perception.model_copy(update=changes)
-        return build_masks(config.model_copy(update={"perception": perception}))
-    return LabelFiles(scene / "instance" if name == "gt" else name.replace("{scene}", scene.name))
+        return [self.masks, self.scene, *scores, *counts, f"{self.cpu_s_per_keyframe:.3f}", f"{self.segment_ms:.0f}"]
 
 
 def run(scene: Path, masks: str, config: Config) -> tuple[Row, SceneEvaluation]:
@@ -135,19 +115,11 @@ def evaluate(scenes: list[Path], masks: str, config: Config) -> list[Row]:
     return [*rows, pooled]
 
 
-def table(rows: list[Row]) -> str:
-    head = (
-        "masks | scene | AP | AP50 | AP25 | things | instances | map points | keyframes | CPU s/keyframe | segment ms"
-    )
-    lines = [f"| {head} |", "|" + "---|" * (head.count("|") + 1)]
-    return "\n".join([*lines, *(f"| {row.cells()} |" for row in rows)])
-
-
 def report(rows: list[Row], config: Config, changed: list[str]) -> str:
     voxel = 100 * config.map.voxel_size
     return f"""# Things found in furnished homes
 
-{datetime.date.today().isoformat()}, {machine()}, commit {commit()}; written by `benchmarks/house.py`.
+{about()}
 
 Class-agnostic AP in percent, after ScanNet's protocol, of whole runs: frames in, our own fused map of {voxel:.1f} cm
 voxels, instances out. Things of at least 100 ground-truth points count, structure and carpets are void; a
@@ -155,15 +127,8 @@ ground-truth point takes the instance of the nearest map point within {TRANSFER_
 that of the whole run, reading and mapping included, over the keyframes. Settings other than the defaults:
 {", ".join(changed) or "none"}.
 
-{table(rows)}
+{table(HEAD, (row.cells() for row in rows))}
 """
-
-
-def scenes_of(folder: Path, parser: argparse.ArgumentParser) -> list[Path]:
-    scenes = sorted(path.parent for path in folder.glob("*/instances.json"))
-    if not scenes:
-        parser.error(f"{folder} holds no scenes: folders with instances.json, points.npz, depth/ and instance/")
-    return scenes
 
 
 def main() -> None:
@@ -179,10 +144,8 @@ def main() -> None:
     config = settings.build(settings.parse_assignments(arguments.set), arguments.profile)
     scenes = scenes_of(arguments.scenes, parser)
     rows = [row for masks in arguments.masks or ["gt"] for row in evaluate(scenes, masks, config)]
-    print(table(rows))
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
     changed = [*arguments.set, *([f"profile {arguments.profile}"] if arguments.profile != "cpu-geometric" else [])]
-    arguments.out.write_text(report(rows, config, changed))
+    write_page(arguments.out, report(rows, config, changed))
     if arguments.json:
         data = {"settings": settings.flatten(config), "rows": [asdict(row) for row in rows]}
         arguments.json.write_text(json.dumps(data, indent=1) + "\n")

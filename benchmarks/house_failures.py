@@ -9,7 +9,6 @@ points. Writes docs/results/house_failures.md (or `--out`) and a picture per sce
 from __future__ import annotations
 
 import argparse
-import datetime
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,8 +16,9 @@ import cv2
 import house
 import numpy as np
 import re0
-from common import RESULTS, commit, machine
-from re0_failures import DEFINITIONS, Thing, table, table_by_size, verdicts_of
+from common import RESULTS, about, write_page
+from homes import scenes_of
+from re0_failures import DEFINITIONS, Thing, table_by_size, table_of_verdicts, verdicts_of
 from re0_pictures import CREDIT, Compared, compared_with, picture
 
 from seg3d_core import config as settings
@@ -66,7 +66,7 @@ def report(found: dict[str, dict[Path, Compared]], changed: list[str], out: Path
     count = len(next(iter(results.values())))
     return f"""# How whole runs fail, by mask source
 
-{datetime.date.today().isoformat()}, {machine()}, commit {commit()}; written by `benchmarks/house_failures.py`.
+{about()}
 
 The {count} things of [house.md](house.md), and the same runs: frames in, our own fused map, instances out.
 Settings other than the defaults: {", ".join(changed) or "none"}. Masks: `geometric` is the profile `cpu-geometric`,
@@ -74,7 +74,7 @@ Settings other than the defaults: {", ".join(changed) or "none"}. Masks: `geomet
 
 {DEFINITIONS}
 
-{table(results)}
+{table_of_verdicts(results)}
 
 By size of the thing, found / under-segmented / over-segmented / neither:
 
@@ -94,13 +94,13 @@ def main() -> None:
     arguments = parser.parse_args()
     cv2.setNumThreads(1)
     config = settings.build(settings.parse_assignments(arguments.set))
-    scenes = house.scenes_of(arguments.scenes, parser)
+    scenes = scenes_of(arguments.scenes, parser)
     found = {
         masks: {s: compared(house.run(s, masks, config)[1], ground_truth_points(s)) for s in scenes}
         for masks in arguments.masks or ["geometric"]
     }
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(report(found, arguments.set, arguments.out), encoding="utf-8")
+    write_page(arguments.out, report(found, arguments.set, arguments.out))
 
 
 if __name__ == "__main__":

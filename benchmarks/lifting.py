@@ -10,14 +10,13 @@ writes docs/results/lifting.md.
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
-from common import RESULTS, ROOT, commit, load, machine
+from common import RESULTS, ROOT, about, table, write_page
 from scipy.spatial.distance import cdist
 
 from seg3d_core import config as settings
@@ -152,7 +151,7 @@ def stream(scene: Path, channels: int) -> dict[str, float]:
         "points with features": len(one),
         "features of all points for a segmentation, ms": best_ms(lambda: one.features(rows), 1),
         "memory of point features, MB": one.memory_bytes / 1e6,
-        "of a budget of, MB": one.budget_mb,
+        "of a budget of, MB": one.budget_bytes / 1e6,
         "which has room for, points": one.capacity,
         "objects in the bank": len(bank),
         "memory of the bank, MB": bank.memory_bytes / 1e6,
@@ -162,25 +161,21 @@ def stream(scene: Path, channels: int) -> dict[str, float]:
 
 def report(scene: str, channels: int, points: dict[str, tuple[float, float]], kept: dict[str, float]) -> str:
     """The page."""
-    timed = "\n".join(f"| {name} | {ours:.2f} | {pairs:.0f} |" for name, (ours, pairs) in points.items())
-    streamed = "\n".join(f"| {name} | {value:,.6g} |" for name, value in kept.items())
+    timed = [(name, f"{ours:.2f}", f"{pairs:.0f}") for name, (ours, pairs) in points.items()]
+    streamed = [(name, f"{value:,.6g}") for name, value in kept.items()]
     return f"""# What lifting costs
 
-{datetime.date.today().isoformat()}, {machine()}, commit {commit()}; load {load()}.
-Written by `python benchmarks/lifting.py`. Times are CPU time of one thread.
+{about(with_load=True)}
+Times are CPU time of one thread.
 
 Exact medoids and farthest points, checked here against all pairs:
 
-| | ours, ms | all pairs (SciPy, NumPy), ms |
-|---|---|---|
-{timed}
+{table(["", "ours, ms", "all pairs (SciPy, NumPy), ms"], timed)}
 
 Streaming `{scene}` with features of {channels} channels, true masks for a detector's, default budgets. Features at
 half precision: 3 views of a point take {3 * (2 * channels + 8) + 4} bytes.
 
-| | |
-|---|---|
-{streamed}
+{table(["", ""], streamed)}
 """
 
 
@@ -193,10 +188,7 @@ def main() -> None:
     arguments = parser.parse_args()
     points = {**medoid_rows(largest_mask(arguments.scene)), **farthest_rows()}
     kept = stream(arguments.scene, arguments.channels)
-    page = report(arguments.scene.name, arguments.channels, points, kept)
-    print(page)
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(page)
+    write_page(arguments.out, report(arguments.scene.name, arguments.channels, points, kept))
     if arguments.json:
         arguments.json.write_text(json.dumps({"point sets": points, "stream": kept}, indent=1) + "\n")
 

@@ -11,7 +11,6 @@ packages; writes docs/results/load.md. About three minutes.
 from __future__ import annotations
 
 import argparse
-import datetime
 import subprocess
 import sys
 import threading
@@ -21,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from common import RESULTS, ROOT, commit, load, machine
+from common import RESULTS, ROOT, about, table, write_page
 
 TEXTS = ("sofa", "", "the chair", "x" * 10_000, "沙发", "something to sit on", "1", "unicorn", "lamp", "bed")
 
@@ -219,18 +218,16 @@ class Answers:
         return said + longest + (f"; {lost} without any answer" if lost else "")
 
 
-def table(rows: list[Row]) -> str:
-    lines = [
-        "| case | offered Hz | in the map Hz | callback median ms | p95 ms | fusion p95 ms | dropped | queries |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for row in rows:
-        drops = ", ".join(f"{n} {name}" for name, n in row.drops.items()) or "-"
-        lines.append(
-            f"| {row.case.name} | {row.offered:.0f} | {row.taken:.0f} | {row.callback_median:.2f} "
-            f"| {row.callback_p95:.2f} | {row.integrate_p95:.1f} | {drops} | {row.queries or '-'} |"
-        )
-    return "\n".join(lines)
+HEAD = (
+    "case", "offered Hz", "in the map Hz", "callback median ms", "p95 ms", "fusion p95 ms", "dropped", "queries",
+)  # fmt: skip
+
+
+def cells(row: Row) -> list[str]:
+    rates = [f"{row.offered:.0f}", f"{row.taken:.0f}"]
+    times = [f"{row.callback_median:.2f}", f"{row.callback_p95:.2f}", f"{row.integrate_p95:.1f}"]
+    drops = ", ".join(f"{n} {name}" for name, n in row.drops.items())
+    return [row.case.name, *rates, *times, drops or "-", row.queries or "-"]
 
 
 def main() -> int:
@@ -257,15 +254,14 @@ def main() -> int:
     size = "x".join(map(str, frames[0].camera.size))
     text = f"""# Load
 
-{datetime.date.today()}, {machine()}, commit {commit()}; load average {load()}.
+{about(with_load=True)}
 The node, a camera of {size} ({options.scene.name}), listeners and queries in processes of their own on one machine,
-{options.seconds:g} s a case; written by `python benchmarks/load.py`. Aim: sensor callbacks under 5 ms (p95), whatever
+{options.seconds:g} s a case. Aim: sensor callbacks under 5 ms (p95), whatever
 goes on beside them; every frame in the map or counted; every query answered or refused.
 
-{table(rows)}
+{table(HEAD, map(cells, rows))}
 """
-    options.out.write_text(text)
-    print(text)
+    write_page(options.out, text)
     return 0
 
 

@@ -16,23 +16,20 @@ each map point to the nearest point of the scene's true surfaces, which lie 2.4 
 from __future__ import annotations
 
 import argparse
-import datetime
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
-from common import RESULTS, commit, machine
-from house import masks_for, truth_of
+from common import RESULTS, about, percents, table, write_page
+from homes import evaluation_of, masks_for, scenes_of, truth_of
 from PIL import Image, ImageDraw, ImageFont
 from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
 
 from seg3d_core import config as settings
 from seg3d_core.build import build_scene
-from seg3d_core.metrics.ap import AGNOSTIC, SceneEvaluation, average_precision, transfer
-from seg3d_core.metrics.transfer import TRANSFER_VOXELS
-from seg3d_core.scene import Scene
+from seg3d_core.metrics.ap import AGNOSTIC, SceneEvaluation, average_precision
 from seg3d_core.sources.guess import open_source
 from seg3d_core.types import Array, Frame, Masks2D, PoseCorrection, Snapshot
 from seg3d_core.viz.colours import id_colours
@@ -78,15 +75,6 @@ class Outcome:
     merged: int = 0
 
 
-def evaluated(folder: Path, scene: Scene) -> tuple[SceneEvaluation, Array]:
-    xyz, truth = truth_of(folder)
-    snapshot = scene.snapshot
-    radius = TRANSFER_VOXELS * scene.config.map.voxel_size
-    partition = transfer(snapshot.cloud.xyz, xyz, snapshot.instances.exclusive(snapshot.cloud.ids), radius)
-    errors, _ = cKDTree(xyz).query(snapshot.cloud.xyz)
-    return SceneEvaluation.from_partition(truth, partition, snapshot.instances.scores), errors
-
-
 def run(
     folder: Path, frames: list[Frame], poses: Array, masks: list[Masks2D | None], correct_at: tuple[int, ...]
 ) -> Outcome:
@@ -112,7 +100,8 @@ def run(
             last = known[-1]
             world = true[last] @ np.linalg.inv(poses[last])
     snapshot = scene.segment()
-    return Outcome(snapshot, *evaluated(folder, scene), kept, costs, merged)
+    errors, _ = cKDTree(truth_of(folder)[0]).query(snapshot.cloud.xyz)
+    return Outcome(snapshot, evaluation_of(folder, snapshot, scene.config.map.voxel_size), errors, kept, costs, merged)
 
 
 def variants(frames: list[Frame], drifted: Array) -> dict[str, tuple[Array, tuple[int, ...]]]:
@@ -125,14 +114,14 @@ def variants(frames: list[Frame], drifted: Array) -> dict[str, tuple[Array, tupl
     }
 
 
-def row(masks: str, name: str, outcomes: list[Outcome]) -> str:
+def row(masks: str, name: str, outcomes: list[Outcome]) -> list[str]:
     ap = average_precision([o.evaluation for o in outcomes], [AGNOSTIC], agnostic=True)
     errors = np.concatenate([o.errors for o in outcomes])
     costs = [ms for o in outcomes for ms in o.corrections_ms]
-    cells = [
+    return [
         masks,
         name,
-        f"{100 * ap.ap:.1f} / {100 * ap.ap50:.1f} / {100 * ap.ap25:.1f}",
+        percents(ap.mean()),
         f"{100 * errors.mean():.2f}",
         f"{100 * np.percentile(errors, 95):.1f}",
         f"{sum(len(o.snapshot.cloud) for o in outcomes):,}",
@@ -141,7 +130,6 @@ def row(masks: str, name: str, outcomes: list[Outcome]) -> str:
         f"{100 * np.mean([o.kept_ids for o in outcomes]):.0f} %" if costs else "",
         f"{np.median(costs):.0f}" if costs else "",
     ]
-    return "| " + " | ".join(cells) + " |"
 
 
 def from_above(snapshot: Snapshot, colours: Array, low: Array, shape: tuple[int, int]) -> Array:
@@ -175,17 +163,18 @@ def picture(outcomes: dict[str, Outcome], path: Path, title: str) -> None:
     page.save(path)
 
 
-def report(rows: list[str], args: argparse.Namespace, scenes: list[Path]) -> str:
-    head = (
-        "masks | poses | AP / AP50 / AP25 | map error cm | its 95th percentile | map points | points merged | "
-        "instances | ids kept | correction ms"
-    )
+HEAD = (
+    "masks", "poses", "AP / AP50 / AP25", "map error cm", "its 95th percentile", "map points", "points merged",
+    "instances", "ids kept", "correction ms",
+)  # fmt: skip
+
+
+def report(rows: list[list[str]], args: argparse.Namespace, scenes: list[Path]) -> str:
     drawn = args.out.with_suffix(".png")
     shown = f"![{args.picture} from above, its ceiling left out]({drawn.name})\n" if drawn.exists() else ""
-    lines = [f"| {head} |", "|" + "---|" * (head.count("|") + 1), *rows]
     return f"""# Loop closure: a map that follows corrected poses
 
-{datetime.date.today().isoformat()}, {machine()}, commit {commit()}; written by `benchmarks/loop_closure.py`.
+{about()}
 
 Class-agnostic AP in percent, after ScanNet's protocol, pooled over {len(scenes)} furnished homes
 ({", ".join(folder.name for folder in scenes)}); our own map, transferred within two voxels. The poses drift smoothly
@@ -195,7 +184,7 @@ map's error is the mean distance of its points to the scene's true surface point
 *ids kept*: of the instances after a correction, those that had their id before it. *correction ms*: CPU time of one
 correction, the segmentation that follows apart.
 
-{chr(10).join(lines)}
+{table(HEAD, rows)}
 
 {shown}"""
 
@@ -211,10 +200,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS / "loop_closure.md")
     parser.add_argument("--picture", default="house2", help="the scene to draw, beside the table, with the first masks")
     args = parser.parse_args()
-    scenes = sorted(path.parent for path in args.scenes.glob("*/instances.json"))
-    scenes = [folder for folder in scenes if not args.scene or folder.name in args.scene]
-    if not scenes:
-        parser.error(f"{args.scenes} holds no scenes: folders with instances.json, points.npz, depth/ and instance/")
+    scenes = scenes_of(args.scenes, parser, args.scene)
     rows = []
     for name in args.masks or ["gt"]:
         outcomes: dict[str, list[Outcome]] = {}
@@ -231,8 +217,7 @@ def main() -> None:
             for key, outcome in of_scene.items():
                 outcomes.setdefault(key, []).append(outcome)
         rows += [row(name, key, of_variant) for key, of_variant in outcomes.items()]
-        print("\n".join(rows), flush=True)
-        args.out.write_text(report(rows, args, scenes))
+        write_page(args.out, report(rows, args, scenes))
 
 
 if __name__ == "__main__":

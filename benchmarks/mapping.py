@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import RESULTS, ROOT, commit, enlarged, load, machine
+from common import RESULTS, ROOT, command, commit, enlarged, load, machine, write_page
 
 from seg3d_core.config import MapConfig
 from seg3d_core.mapping import PointMap
@@ -301,17 +301,16 @@ def main() -> None:
         "320x240 (inverse depth interpolated, nearest at edges)",
         "settings": f"voxels of {config.voxel_size} m, range {config.depth_min} to {config.depth_max} m",
         "beside": open3d,
-        "command": "`python benchmarks/mapping.py`",
+        "command": f"`{command()}`",
     }
     text = report(meta, rows, curves)
     RESULTS.mkdir(parents=True, exist_ok=True)
     if draw(curves, RESULTS / "mapping.png"):
         text += "\n![Milliseconds per frame against points in the map](mapping.png)\n"
-    (RESULTS / "mapping.md").write_text(text)
+    write_page(RESULTS / "mapping.md", text)
     if arguments.json:
         numbers = {"meta": meta, "rows": [asdict(row) for row in rows], "curves": curves}
         arguments.json.write_text(json.dumps(numbers, indent=1))
-    print(text)
 
 
 if __name__ == "__main__":

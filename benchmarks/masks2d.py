@@ -12,9 +12,7 @@ Prints a table and writes docs/results/masks2d.md (or `--out`).
 from __future__ import annotations
 
 import argparse
-import datetime
 import functools
-import json
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -22,7 +20,8 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from common import RESULTS, commit, machine
+from common import RESULTS, about, table, write_page
+from homes import scenes_of, things_of
 
 from seg3d_core.build import build_masks
 from seg3d_core.config import Config, build, parse_assignments
@@ -43,13 +42,13 @@ class Tally:
     segments: list[int] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
 
-    def row(self) -> str:
+    def cells(self) -> list[str]:
         iou, pixels = np.array(self.views).reshape(-1, 2).T
         large = iou[pixels >= LARGE_PIXELS]
         cells = [f"{len(iou)}", f"{iou.mean():.3f}", f"{(iou >= 0.5).mean():.2f}", f"{(iou >= 0.75).mean():.2f}"]
         cells += [f"{large.mean():.3f}" if len(large) else "", f"{np.mean(self.segments):.1f}"]
         milliseconds = 1000 * np.array(self.seconds)
-        return " | ".join([*cells, f"{np.median(milliseconds):.1f}", f"{np.percentile(milliseconds, 95):.1f}"])
+        return [*cells, f"{np.median(milliseconds):.1f}", f"{np.percentile(milliseconds, 95):.1f}"]
 
 
 def scene_frames(scene: Path, every: int, first: int = 0) -> Iterator[Frame]:
@@ -86,12 +85,6 @@ def best_ious(truth: Array, labels: Array, things: Array) -> list[tuple[float, i
     return list(zip(iou[seen].max(1).tolist(), area[seen].tolist(), strict=True))
 
 
-def things_of(scene: Path) -> Array:
-    """Ids of what is neither structure nor carpet."""
-    instances = json.loads((scene / "instances.json").read_text())["instances"]
-    return np.array([int(k) for k, v in instances.items() if not (v["is_structure"] or v["is_carpet"])], int)
-
-
 def generator_for(masks: str, scene: Path, settings: Config) -> MaskGenerator:
     if masks in GENERATORS:
         return _generator(settings)
@@ -107,7 +100,7 @@ def _generator(settings: Config) -> MaskGenerator:
 def measure(scenes: list[Path], masks: str, every: int, first: int, noisy: bool, settings: Config) -> Tally:
     tally, rng = Tally(), np.random.default_rng(0)
     for scene in scenes:
-        generator, things = generator_for(masks, scene, settings), things_of(scene)
+        generator, things = generator_for(masks, scene, settings), np.array(list(things_of(scene)), int)
         for frame in scene_frames(scene, every, first):
             if noisy:
                 frame = replace(frame, depth=add_noise(frame.depth, frame.camera.fx, rng))
@@ -133,9 +126,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS / "masks2d.md")
     arguments = parser.parse_args()
     cv2.setNumThreads(1)
-    scenes = sorted(p.parent for p in arguments.scenes.glob("*/instances.json"))
-    if not scenes:
-        parser.error(f"{arguments.scenes} holds no scenes: folders with instances.json, depth/, color/ and instance/")
+    scenes = scenes_of(arguments.scenes, parser)
     is_made = arguments.masks in GENERATORS
     chosen = {"perception.masks": arguments.masks} if is_made else {}
     settings = build({**chosen, **parse_assignments(arguments.set)})
@@ -143,27 +134,25 @@ def main() -> None:
     inputs = {"noise-free": False, "noisy": True} if is_made else {"as stored": False}
     columns = ["input", "views", "mean best IoU", ">= 0.5", ">= 0.75", "views >= 1000 px", "segments"]
     columns += ["median CPU ms", "p95 CPU ms"]
-    lines = [f"| {' | '.join(columns)} |", "|" + "---|" * len(columns)]
+    rows = []
     for first in arguments.first:
         for name, noisy in inputs.items():
             tally = measure(scenes, arguments.masks, arguments.every, first, noisy, settings)
-            lines.append(f"| {name}, from frame {first} | {tally.row()} |")
-    table = "\n".join(lines)
+            rows.append([f"{name}, from frame {first}", *tally.cells()])
     what = " ".join([arguments.masks, *arguments.set]) if is_made else f"files ({Path(arguments.masks).name})"
     text = f"""# 2D masks against ground truth
+
+{about()}
 
 Masks: {what}. Scenes: {", ".join(s.name for s in scenes)}, every {arguments.every}th frame. Best IoU of any mask per
 view of a thing of at least {LEAST_PIXELS} pixels; structure and carpets left out. Noisy: {DISPARITY_NOISE} px of
 disparity noise, steps of 1/{DISPARITY_STEPS} px, 70 % of the pixels at depth edges lost. The constants of the
-masks made here were chosen on every 7th frame from 0; the rows from 3 are other frames of the same scenes.
+masks made here were chosen on every 7th frame from 0; the rows from 3 are other frames of the same scenes. CPU time
+is that of all threads.
 
-{table}
-
-{datetime.date.today()}, {machine()}, CPU time of all threads, commit {commit()}.
+{table(columns, rows)}
 """
-    print(table)
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(text)
+    write_page(arguments.out, text)
 
 
 if __name__ == "__main__":

@@ -10,13 +10,7 @@ docs/results/perception.md (or `--out`).
 from __future__ import annotations
 
 import argparse
-import datetime
-import shlex
-import sys
 import time
-from collections import defaultdict
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -24,17 +18,18 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from common import RESULTS, ROOT, commit, enlarged, load, machine
+from common import RESULTS, ROOT, Clock, about, enlarged, table, write_page
 
 from seg3d_core import readiness
 from seg3d_core.build import build_encoder
 from seg3d_core.config import Config, build
 from seg3d_core.errors import WeightsError
 from seg3d_core.perception import weights
+from seg3d_core.perception.base import MaskGenerator
 from seg3d_core.perception.geometric import GeometricMasks
 from seg3d_core.perception.mobile_sam import backends, generator
 from seg3d_core.sources.guess import open_source
-from seg3d_core.types import Frame
+from seg3d_core.types import Frame, Masks2D
 
 ROWS = (
     ("cpu-geometric", {}),
@@ -47,26 +42,9 @@ PARTS = ("depth segments", "encoder", "decoder", "post-processing")
 CROPS = 8
 
 
-class Clock:
-    """Seconds by part; CPU time, or wall time where a GPU works."""
-
-    def __init__(self, device: str):
-        self.now: Callable[[], float] = time.perf_counter if device == "cuda" else time.process_time
-        self.seconds: dict[str, list[float]] = defaultdict(list)
-
-    @contextmanager
-    def part(self, name: str) -> Iterator[None]:
-        start = self.now()
-        try:
-            yield
-        finally:
-            self.seconds[name].append(self.now() - start)
-
-    def take(self) -> dict[str, float]:
-        """The sum of each part since the last call."""
-        sums = {name: sum(values) for name, values in self.seconds.items()}
-        self.seconds.clear()
-        return sums
+def new_clock(device: str) -> Clock:
+    """Of CPU time, or of wall time where a GPU works."""
+    return Clock(time.perf_counter if device == "cuda" else time.process_time)
 
 
 class Timed:
@@ -85,13 +63,25 @@ class Timed:
             return self._backend.decode(embedding, sparse)
 
 
+class TimedSegments:
+    """Masks of depth alone, timed; MobileSAM is prompted by them."""
+
+    id, chooses_keyframes = "depth", False
+
+    def __init__(self, config: Config, clock: Clock):
+        self._masks, self._clock = GeometricMasks(config.perception), clock
+
+    def masks(self, frame: Frame) -> Masks2D:
+        with self._clock.part("depth segments"):
+            return self._masks.masks(frame)
+
+
 def measure(config: Config, frames: list[Frame], clock: Clock) -> tuple[list[dict[str, float]], str]:
-    """Seconds by part of each frame, and who ran the network. The first frame warms up and is not counted."""
-    settings, by_depth = config.perception, GeometricMasks(config.perception)
-    model, names = None, []
-    if settings.masks != "geometric":
-        model = generator.load(settings, config.query.weights_dir)
-        choose = backends.choose_backend
+    """Seconds by part of each frame, and who ran the network. A frame before warms up and is not counted."""
+    segments, choose, names = TimedSegments(config, clock), backends.choose_backend, []
+    model: MaskGenerator = segments
+    if config.perception.masks != "geometric":
+        model = generator.load(config.perception, config.query.weights_dir, segments)
 
         def chosen(*arguments: Any) -> Timed:
             backend = choose(*arguments)
@@ -100,27 +90,22 @@ def measure(config: Config, frames: list[Frame], clock: Clock) -> tuple[list[dic
 
         generator.choose_backend = chosen
     rows = []
-    for frame in [frames[0], *frames]:
-        with clock.part("depth segments"):
-            segments = by_depth.masks(frame).labels
-        if model is not None:
-            start = clock.now()
-            model._painted(model.nested(frame, segments), frame.rgb.shape[:2])
-            whole = clock.now() - start
-            inside = sum(sum(clock.seconds[name]) for name in ("encoder", "decoder"))
-            clock.seconds["post-processing"].append(whole - inside)
-        rows.append(clock.take())
-    if model is not None:
-        generator.choose_backend = choose
+    # Not the first one twice: MobileSAM keeps the embedding of the frame before.
+    for frame in [frames[-1], *frames]:
+        start = clock.now()
+        model.masks(frame)
+        whole, found = clock.now() - start, clock.take()
+        rows.append({**found, "post-processing": whole - sum(found.values())} if model is not segments else found)
+    generator.choose_backend = choose
     return rows[1:], ", ".join(dict.fromkeys(names)) or "numba"
 
 
-def table_row(profile: str, changes: dict[str, Any], rows: list[dict[str, float]], who: str) -> str:
+def table_row(profile: str, changes: dict[str, Any], rows: list[dict[str, float]], who: str) -> list[str]:
     parts = {name: np.median([row.get(name, 0.0) for row in rows]) for name in PARTS}
     total = np.median([sum(row.values()) for row in rows])
     what = ", ".join(f"{name}={value}" for name, value in changes.items()) or "as it is"
     cells = [f"{1000 * parts[name]:.0f}" if parts[name] else "" for name in PARTS]
-    return f"| `{profile}` | {what} | {who} | {' | '.join(cells)} | {total:.3f} |"
+    return [f"`{profile}`", what, who, *cells, f"{total:.3f}"]
 
 
 def crops_text(frames: list[Frame], clock: Clock) -> str:
@@ -158,8 +143,8 @@ def main() -> None:
         cv2.setNumThreads(1)
         backends.network_threads = lambda: 1
     size = tuple(map(int, arguments.size.split("x")))
-    frames, clock = read_frames(arguments.path, arguments.frames, size), Clock(arguments.device)
-    lines, notes = [], []
+    frames, clock = read_frames(arguments.path, arguments.frames, size), new_clock(arguments.device)
+    rows, notes = [], []
     for profile, changes in ROWS:
         if profile == "gpu" and arguments.device == "cpu":
             notes.append("The profile `gpu` is left open: `python benchmarks/perception.py --device cuda` on a GPU.")
@@ -169,8 +154,8 @@ def main() -> None:
         if missing:
             notes.append(f"`{profile}` was not run: {'; '.join(missing)}.")
             continue
-        lines.append(table_row(profile, changes, *measure(config, frames, clock)))
-        print(lines[-1], flush=True)
+        rows.append(table_row(profile, changes, *measure(config, frames, clock)))
+        print(*rows[-1], flush=True)
     notes.append("CropFormer, the masks of `paper-re0`, on random weights: [cropformer.md](cropformer.md).")
     try:
         notes.append(crops_text(frames, clock))
@@ -181,17 +166,15 @@ def main() -> None:
     text = [
         "# Seconds per keyframe of the 2D models",
         "",
-        f"`python {shlex.join(sys.argv)}`, {len(frames)} frames of {Path(arguments.path).name} at {arguments.size}, "
+        about(with_load=True),
+        f"{len(frames)} frames of {Path(arguments.path).name} at {arguments.size}, "
         f"medians, {kind}. MobileSAM's file has SHA-256 {weights.RECORDS['mobile_sam'].sha256[:12]}...",
         "",
-        f"| {' | '.join(heading)} |",
-        "|" + "---|" * len(heading),
-        *lines,
+        table(heading, rows),
         "",
-        *(line for note in notes for line in (note, "")),
-        f"{datetime.date.today()}, {machine()}, commit {commit()}, load {load()}.",
+        "\n\n".join(notes),
     ]
-    arguments.out.write_text("\n".join(text) + "\n")
+    write_page(arguments.out, "\n".join(text) + "\n")
 
 
 if __name__ == "__main__":

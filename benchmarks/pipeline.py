@@ -9,11 +9,10 @@ median and 95th percentile by the clock. Writes docs/results/pipeline.md.
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
 from pathlib import Path
 
-from common import RESULTS, ROOT, commit, enlarged, load, machine
+from common import RESULTS, ROOT, about, enlarged, table, write_page
 
 from seg3d_core.build import build_masks, build_scene
 from seg3d_core.config import Config, build
@@ -52,18 +51,18 @@ def run(name: str, frames: list[Frame], config: Config) -> OfflineResult:
     return run_offline(build_scene(config), Frames(name, frames), build_masks(config))
 
 
-def table(results: dict[str, OfflineResult]) -> str:
-    lines = ["| stage | size | median ms | p95 ms | runs | |", "|---|---|---|---|---|---|"]
+def rows_of(results: dict[str, OfflineResult]) -> tuple[list[list[object]], list[list[object]]]:
+    """Of the table of stages, and of that of sizes."""
+    stages: list[list[object]] = []
+    sizes: list[list[object]] = []
     for size, result in results.items():
+        found = result.statistics
         for stage, meaning in MEANING.items():
-            s = result.statistics.stages[stage]
-            lines.append(f"| {stage} | {size} | {s.median_ms:.1f} | {s.p95_ms:.1f} | {s.count} | {meaning} |")
-    lines += ["", "| size | points | instances | map MB | views MB |", "|---|---|---|---|---|"]
-    for size, result in results.items():
-        s = result.statistics
-        memory = s.memory_mb
-        lines.append(f"| {size} | {s.points:,} | {s.instances} | {memory['map']:.0f} | {memory['views']:.1f} |")
-    return "\n".join(lines)
+            s = found.stages[stage]
+            stages.append([stage, size, f"{s.median_ms:.1f}", f"{s.p95_ms:.1f}", s.count, meaning])
+        memory = found.memory_mb
+        sizes.append([size, f"{found.points:,}", found.instances, f"{memory['map']:.0f}", f"{memory['views']:.1f}"])
+    return stages, sizes
 
 
 def main() -> None:
@@ -77,17 +76,19 @@ def main() -> None:
     results = {
         f"{w}x{h}": run(options.scene.name, [enlarged(frame, w, h) for frame in source], config) for w, h in SIZES
     }
+    stages, sizes = rows_of(results)
     text = f"""# The full RE0 pass, stage by stage
 
-{datetime.date.today()}, {machine()}, commit {commit()}; load average {load()}.
-Scene {options.scene.name}, {len(source)} frames; written by `python benchmarks/pipeline.py`.
+{about(with_load=True)}
+Scene {options.scene.name}, {len(source)} frames.
 
-{table(results)}
+{table(["stage", "size", "median ms", "p95 ms", "runs", ""], stages)}
+
+{table(["size", "points", "instances", "map MB", "views MB"], sizes)}
 """
-    (RESULTS / "pipeline.md").write_text(text)
+    write_page(RESULTS / "pipeline.md", text)
     if options.json:
         options.json.write_text(json.dumps({size: r.statistics.as_dict() for size, r in results.items()}, indent=1))
-    print(text)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import datetime
 import json
 import resource
 import subprocess
@@ -29,22 +28,20 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
-from common import RESULTS, commit, machine
-from house import truth_of
+from common import RESULTS, about, percents, table, write_page
+from homes import evaluation_of, scenes_of
 
 from seg3d_core import config as settings
 from seg3d_core.build import build_masks, build_scene
-from seg3d_core.config import Config
-from seg3d_core.metrics.ap import AGNOSTIC, SceneEvaluation, average_precision, transfer
+from seg3d_core.metrics.ap import AGNOSTIC, average_precision
 from seg3d_core.perception.label_files import LabelFiles
 from seg3d_core.scene import Scene
 from seg3d_core.segmenters.re0 import Re0Segmenter
 from seg3d_core.segmenters.re0.evidence import FEATURES, Weights, fitted_weights
 from seg3d_core.segmenters.re0.streaming import StreamingReading
 from seg3d_core.sources.guess import open_source
-from seg3d_core.types import Frame, Instances, Masks2D
+from seg3d_core.types import Frame, Masks2D
 
-TRANSFER_VOXELS = 2
 # The protocol knows no limits of depth.
 ALL_DEPTHS = {"map.depth_max": 100.0, "map.depth_min": 0.0}
 OURS = "seg3d"
@@ -136,7 +133,7 @@ def run(
     own_map: bool,
     snapshot_every: int,
     cost: Cost,
-) -> tuple[Scene, Instances]:
+) -> Scene:
     """Streams the frames; those with masks are the keyframes."""
     scene = scene_of(variant, None if own_map else folder / "points.npz")
     for frame, found in zip(frames, masks, strict=True):
@@ -152,19 +149,10 @@ def run(
                 scene.segment()
     scene.segment()
     with stopwatch(cost, "snapshot"):
-        snapshot = scene.segment()
+        scene.segment()
     cost.scenes += 1
     cost.state_mb = max(cost.state_mb, scene.memory_mb["votes and log"])
-    return scene, snapshot.instances
-
-
-def evaluation_of(folder: Path, scene: Scene, instances: Instances, equal_scores: bool) -> SceneEvaluation:
-    xyz, truth = truth_of(folder)
-    cloud = scene.snapshot.cloud
-    radius = TRANSFER_VOXELS * scene.config.map.voxel_size
-    partition = transfer(cloud.xyz, xyz, instances.exclusive(cloud.ids), radius)
-    scores = np.ones(len(instances)) if equal_scores else instances.scores
-    return SceneEvaluation.from_partition(truth, partition, scores)
+    return scene
 
 
 def measure(
@@ -173,17 +161,17 @@ def measure(
     evaluations, count, cost = [], 0, Cost()
     for folder in scenes:
         frames, masks = loaded.frames[folder], loaded.masks[source][folder]
-        scene, instances = run(variant, folder, frames, masks, own_map, snapshot_every, cost)
-        evaluations.append(evaluation_of(folder, scene, instances, variant.equal_scores))
-        count += len(instances)
-    found = average_precision(evaluations, [AGNOSTIC], agnostic=True)
+        scene = run(variant, folder, frames, masks, own_map, snapshot_every, cost)
+        found = scene.snapshot.instances
+        scores = np.ones(len(found)) if variant.equal_scores else found.scores
+        evaluations.append(evaluation_of(folder, scene.snapshot, scene.config.map.voxel_size, scores))
+        count += len(found)
+    ap = average_precision(evaluations, [AGNOSTIC], agnostic=True)
     per_keyframe = 1000 / max(cost.keyframes, 1)
     return Cell(
         variant.name,
         source,
-        found.ap,
-        found.ap50,
-        found.ap25,
+        *ap.mean(),
         count,
         cost.project * per_keyframe,
         cost.observe * per_keyframe,
@@ -200,12 +188,12 @@ class Loaded:
     masks: dict[str, dict[Path, list[Masks2D | None]]] = field(default_factory=dict)
 
 
-def load(scenes: list[Path], args: argparse.Namespace, config: Config) -> Loaded:
+def load(scenes: list[Path], args: argparse.Namespace) -> Loaded:
     loaded = Loaded({folder: list(open_source(folder)) for folder in scenes})
     roots = [Path(root) for root in args.masks]
     with tempfile.TemporaryDirectory() as degraded:
         if args.degrade:
-            command = [sys.executable, args.degrade, str(args.scenes), degraded, "--seed", str(args.seed)]
+            command = [sys.executable, args.degrade, str(scenes[0].parent), degraded, "--seed", str(args.seed)]
             for folder in scenes:
                 command += ["--scene", folder.name]
             subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
@@ -243,20 +231,14 @@ def _together(parts: list[list[Masks2D | None]]) -> list[Masks2D | None]:
     return out
 
 
-def table(cells: list[Cell], sources: list[str]) -> str:
-    head = ["variant", *sources, "project ms", "observe ms", "snapshot ms", "state MB"]
-    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+def table_of_variants(cells: list[Cell], sources: list[str]) -> str:
+    rows = []
     for variant in dict.fromkeys(cell.variant for cell in cells):
-        row = [cell for cell in cells if cell.variant == variant]
-        by_source = {c.masks: f"{100 * c.ap:.1f} / {100 * c.ap50:.1f} / {100 * c.ap25:.1f}" for c in row}
-        costs = [
-            np.median([getattr(c, name) for c in row])
-            for name in ("project_ms", "observe_ms", "snapshot_ms", "state_mb")
-        ]
-        lines.append(
-            "| " + " | ".join([variant, *(by_source[s] for s in sources), *(f"{c:.1f}" for c in costs)]) + " |"
-        )
-    return "\n".join(lines)
+        of_variant = [cell for cell in cells if cell.variant == variant]
+        by_source = {c.masks: percents((c.ap, c.ap50, c.ap25)) for c in of_variant}
+        costs = [np.median([getattr(c, name) for c in of_variant]) for name in COSTS]
+        rows.append([variant, *(by_source[s] for s in sources), *(f"{c:.1f}" for c in costs)])
+    return table(["variant", *sources, "project ms", "observe ms", "snapshot ms", "state MB"], rows)
 
 
 def report(cells: list[Cell], sources: list[str], args: argparse.Namespace, scenes: list[Path]) -> str:
@@ -266,7 +248,7 @@ def report(cells: list[Cell], sources: list[str], args: argparse.Namespace, scen
         where += f"; a snapshot every {args.snapshot_every} keyframes, of which the last one counts"
     return f"""# RE0: its readings, and what each part of ours is worth
 
-{datetime.date.today().isoformat()}, {machine()}, commit {commit()}; written by `benchmarks/re0.py`.
+{about()}
 
 Class-agnostic AP / AP50 / AP25 in percent, after ScanNet's protocol, pooled over {len(scenes)} scenes
 ({", ".join(folder.name for folder in scenes)}); things of at least 100 points count, structure and carpets are void.
@@ -275,12 +257,12 @@ Projection and observation are CPU milliseconds per keyframe, a snapshot CPU mil
 superpoints are known already), medians over the sources; state is what the segmenter keeps beside the map.
 The process took {peak:.0f} MB at most.
 
-{table(cells, sources)}
+{table_of_variants(cells, sources)}
 """
 
 
 def add_inputs(parser: argparse.ArgumentParser) -> None:
-    """What `scenes_of` and `load` read."""
+    """What `load` reads."""
     parser.add_argument("--scenes", type=Path, required=True, help="folder of scenes, or one scene")
     parser.add_argument("--masks", action="append", default=[], help="folder of <scene>/<name>/<frame>.png")
     parser.add_argument("--degrade", default="", help="the script that makes gt, independent and correlated masks")
@@ -289,17 +271,6 @@ def add_inputs(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--together", action="append", default=[], metavar="A+B")
     parser.add_argument("--every", type=int, default=2, help="every which frame is a keyframe")
     parser.add_argument("--source", action="append", default=[], help="only these mask sources")
-
-
-def scenes_of(args: argparse.Namespace, parser: argparse.ArgumentParser) -> list[Path]:
-    """Folders of the scenes; `args.scenes` is then the folder that holds them."""
-    is_one = (args.scenes / "points.npz").exists()
-    scenes = [args.scenes] if is_one else sorted(p.parent for p in args.scenes.glob("*/points.npz"))
-    if not scenes:
-        parser.error(f"no scenes with points.npz in {args.scenes}")
-    if is_one:
-        args.scenes = args.scenes.parent
-    return scenes
 
 
 def main() -> None:
@@ -311,8 +282,8 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     parser.add_argument("--out", type=Path, default=RESULTS / "re0.md")
     args = parser.parse_args()
-    scenes = scenes_of(args, parser)
-    loaded = load(scenes, args, Config())
+    scenes = scenes_of(args.scenes, parser)
+    loaded = load(scenes, args)
     sources = [s for s in loaded.masks if not args.source or s in args.source]
     cells = []
     for variant in VARIANTS:
@@ -321,11 +292,9 @@ def main() -> None:
         for source in sources:
             cell = measure(variant, source, scenes, loaded, args.own_map, args.snapshot_every)
             cells.append(cell)
-            print(f"{cell.variant} | {source} | {100 * cell.ap:.1f} / {100 * cell.ap50:.1f} / {100 * cell.ap25:.1f}"
+            print(f"{cell.variant} | {source} | {percents((cell.ap, cell.ap50, cell.ap25))}"
                   f" | {cell.project_ms:.1f} {cell.observe_ms:.2f} {cell.snapshot_ms:.0f} ms", flush=True)  # fmt: skip
-    text = report(cells, sources, args, scenes)
-    args.out.write_text(text, encoding="utf-8")
-    print(text)
+    write_page(args.out, report(cells, sources, args, scenes))
     if args.json:
         args.json.write_text(json.dumps([asdict(cell) for cell in cells], indent=1) + "\n", encoding="utf-8")
 

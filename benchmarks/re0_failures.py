@@ -10,8 +10,6 @@ there and what came out, with a sentence by whoever has looked at it; `--list` p
 from __future__ import annotations
 
 import argparse
-import datetime
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +17,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 import re0
-from common import RESULTS, commit, machine
+from common import RESULTS, about, table, write_page
+from homes import scenes_of, things_of
 from re0_pictures import CREDIT, FOUND, VARIANTS, Compared, compare, page
 from scipy.ndimage import distance_transform_edt
 
@@ -80,12 +79,9 @@ DEFINITIONS = """- *Found*: an instance has an IoU (intersection over union) abo
 - *Neither*: what is left; mostly things that no instance has half of."""
 
 
-def table(results: dict[tuple[str, str], list[Thing]]) -> str:
-    head = " | ".join(["masks", "reading", *VERDICTS])
-    lines = [f"| {head} |", "|" + "---|" * 7]
-    for (source, variant), things in results.items():
-        lines.append(f"| {source} | `{variant}` | " + " | ".join(map(str, counts(things))) + " |")
-    return "\n".join(lines)
+def table_of_verdicts(results: dict[tuple[str, str], list[Thing]]) -> str:
+    rows = [[source, f"`{variant}`", *counts(things)] for (source, variant), things in results.items()]
+    return table(["masks", "reading", *VERDICTS], rows)
 
 
 def table_by_size(results: dict[tuple[str, str], list[Thing]]) -> str:
@@ -93,14 +89,14 @@ def table_by_size(results: dict[tuple[str, str], list[Thing]]) -> str:
     first = next(iter(results.values()))
     sized = [sum(low <= t.size < high for t in first) for low, high in SIZES]
     head = [f"{name} points ({number})" for name, number in zip(names, sized, strict=True)]
-    lines = ["| masks | reading | " + " | ".join(head) + " |", "|" + "---|" * (2 + len(SIZES))]
+    rows = []
     for (source, variant), things in results.items():
         cells = []
         for low, high in SIZES:
             found, others, background, over, neither = counts(t for t in things if low <= t.size < high)
             cells.append(f"{found} / {others + background} / {over} / {neither}")
-        lines.append(f"| {source} | `{variant}` | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+        rows.append([source, f"`{variant}`", *cells])
+    return table(["masks", "reading", *head], rows)
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,7 +151,7 @@ def report(
     shown = "\n".join(cases)
     return f"""# How RE0's readings fail
 
-{datetime.date.today().isoformat()}, {machine()}, commit {commit()}; written by `benchmarks/re0_failures.py`.
+{about()}
 
 All {len(things)} things of at least 100 points of {len(scenes)} scenes ({", ".join(scenes)}); structure (walls, floors,
 doors, windows) and carpets are background. Map: the scenes' own points; keyframes: every frame number that {args.every}
@@ -163,7 +159,7 @@ divides; degraded masks: seed {args.seed}. Points carry one instance at most, as
 
 {DEFINITIONS}
 
-{table(results)}
+{table_of_verdicts(results)}
 
 By size of the thing, found / under-segmented / over-segmented / neither:
 
@@ -179,18 +175,16 @@ By size of the thing, found / under-segmented / over-segmented / neither:
 # --- pictures of single failures -----------------------------------------------------------------
 
 
-def things_of(folder: Path) -> list[tuple[int, str]]:
-    """(id in the home, name) of the things of a scene, in the order of their numbers 1, 2, ..."""
-    entries = json.loads((folder / "instances.json").read_text(encoding="utf-8"))["instances"]
-    things = (i for i, entry in entries.items() if not (entry["is_structure"] or entry["is_carpet"]))
-    return [(int(i), entries[i]["label"]) for i in sorted(things, key=int)]
+def name_of(folder: Path, number: int) -> str:
+    """Of thing 1, 2, ... of a scene."""
+    return list(things_of(folder).values())[number - 1]
 
 
 def thing_image(folder: Path, frame: Frame) -> Array:
     """Numbers of things int (H, W) in a frame, 0 = none."""
     assert frame.instance is not None
     numbers = np.zeros(int(frame.instance.max()) + 1, np.int64)
-    for number, (key, _) in enumerate(things_of(folder), 1):
+    for number, key in enumerate(things_of(folder), 1):
         numbers[key : key + 1] = number
     return numbers[frame.instance]
 
@@ -246,7 +240,7 @@ def picture(thing: Thing, compared: Compared, folder: Path, source: str, loaded:
     images += [(f"2D masks: {name}", masks.labels) for name, masks in zip(parts, found.label_images, strict=False)]
     images.append(("Ours, after all keyframes", projected(numbers[compared.found], folder, frame)))
     page(
-        f"{thing.scene}, frame {frame.name}: {things_of(folder)[thing.number - 1][1]}, {thing.size} points, "
+        f"{thing.scene}, frame {frame.name}: {name_of(folder, thing.number)}, {thing.size} points, "
         f"best IoU {thing.iou:.2f}: {thing.verdict}",
         [(heading, panel(frame.rgb, labels, outline)) for heading, labels in images],
         2,
@@ -263,8 +257,8 @@ def main() -> None:
     parser.add_argument("--list", action="store_true", help="print what became of each thing, ours, last source")
     parser.add_argument("--out", type=Path, default=RESULTS / "re0_failures.md")
     args = parser.parse_args()
-    scenes = re0.scenes_of(args, parser)
-    loaded = re0.load(scenes, args, Config())
+    scenes = scenes_of(args.scenes, parser)
+    loaded = re0.load(scenes, args)
     sources = [s for s in loaded.masks if not args.source or s in args.source]
     if not sources:
         parser.error("no mask source: give --masks, --degrade or --fresh")
@@ -288,11 +282,11 @@ def main() -> None:
         folder = next(f for f in scenes if f.name == scene)
         path = args.out.with_name(f"{args.out.stem}_{number}.png")
         picture(ours[scene, int(key)], last[scene], folder, sources[-1], loaded, path)
-        fit, name = fits[scene], things_of(folder)[int(key) - 1][1]
+        fit, name = fits[scene], name_of(folder, int(key))
         counted = ", ".join(map(str, fit.fitted[:, int(key)]))
         shown = f"Keyframes that show it: {fit.shown[int(key)]}; with a fitting mask, by source: {counted}."
         cases.append(f"{sentence.strip()} {shown}\n\n![{name} of {scene}]({path.name})\n")
-    args.out.write_text(report(results, explained, cases, args), encoding="utf-8")
+    write_page(args.out, report(results, explained, cases, args))
 
 
 if __name__ == "__main__":

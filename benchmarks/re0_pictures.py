@@ -11,19 +11,17 @@ thing that it fits best, grey where it fits none. Things are ticked where they a
 from __future__ import annotations
 
 import argparse
-import datetime
 import textwrap
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import re0
-from common import RESULTS, commit
-from house import truth_of
+from common import RESULTS, about, write_page
+from homes import evaluation_of, scenes_of, truth_of
 from PIL import Image, ImageDraw, ImageFont
 from scipy.sparse import coo_matrix
 
-from seg3d_core.config import Config
 from seg3d_core.metrics.ap import AGNOSTIC, MIN_REGION, average_precision
 from seg3d_core.metrics.scene_counts import LABEL_FACTOR, SceneEvaluation
 from seg3d_core.types import Array, Snapshot
@@ -87,10 +85,11 @@ class Compared:
 
 def compare(variant: re0.Variant, source: str, folder: Path, loaded: re0.Loaded) -> Compared:
     frames, masks = loaded.frames[folder], loaded.masks[source][folder]
-    scene, instances = re0.run(variant, folder, frames, masks, False, 0, re0.Cost())
-    found = instances.exclusive(scene.snapshot.cloud.ids)
-    evaluation = re0.evaluation_of(folder, scene, instances, False)
-    return compared_with(truth_of(folder)[1], scene.snapshot, found, len(instances), evaluation)
+    scene = re0.run(variant, folder, frames, masks, False, 0, re0.Cost())
+    snapshot = scene.snapshot
+    found = snapshot.instances.exclusive(snapshot.cloud.ids)
+    evaluation = evaluation_of(folder, snapshot, scene.config.map.voxel_size)
+    return compared_with(truth_of(folder)[1], snapshot, found, len(snapshot.instances), evaluation)
 
 
 def compared_with(
@@ -101,7 +100,7 @@ def compared_with(
     things = truth % LABEL_FACTOR
     shape = int(things.max()) + 1, instances + 1
     common = coo_matrix((np.ones(len(things), np.int64), (things, found)), shape=shape).toarray()
-    return Compared(snapshot, things, found, common, (ap.ap, ap.ap50, ap.ap25))
+    return Compared(snapshot, things, found, common, ap.mean())
 
 
 def colours_of(compared: Compared) -> Array:
@@ -196,8 +195,8 @@ def main() -> None:
     re0.add_inputs(parser)
     parser.add_argument("--out", type=Path, default=RESULTS)
     args = parser.parse_args()
-    scenes = re0.scenes_of(args, parser)
-    loaded = re0.load(scenes, args, Config())
+    scenes = scenes_of(args.scenes, parser)
+    loaded = re0.load(scenes, args)
     sources = args.source or list(loaded.masks)[-1:]
     if len(sources) != 1 or sources[0] not in loaded.masks:
         parser.error(f"--source must be one of {', '.join(loaded.masks) or 'none: give --masks or --fresh'}")
@@ -208,7 +207,7 @@ def main() -> None:
     shown = "\n".join(f"![{folder.name}](re0_{folder.name}.png)\n" for folder in scenes)
     text = f"""# What RE0's readings find, scene by scene
 
-{datetime.date.today().isoformat()}, commit {commit()}; written by `benchmarks/re0_pictures.py`.
+{about()}
 2D masks: {sources[0]}; keyframes: every frame number that {args.every} divides; the scenes' own points are the map.
 Things of at least 100 points count. Pooled numbers are in [re0.md](re0.md), what
 goes wrong in [re0_failures.md](re0_failures.md).
@@ -216,7 +215,7 @@ goes wrong in [re0_failures.md](re0_failures.md).
 {shown}
 {CREDIT}
 """
-    (args.out / "re0_pictures.md").write_text(text, encoding="utf-8")
+    write_page(args.out / "re0_pictures.md", text)
 
 
 if __name__ == "__main__":

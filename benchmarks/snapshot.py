@@ -10,14 +10,13 @@ are CPU time: they can be compared on a machine that others use too. Writes docs
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from common import RESULTS, ROOT, commit, enlarged, load, machine
+from common import RESULTS, ROOT, about, enlarged, table, write_page
 
 from seg3d_core import scene as scene_module
 from seg3d_core.build import build_masks, build_scene
@@ -110,16 +109,14 @@ def repeat(scene: Scene, views: list[tuple[Frame, Visible, Masks2D]], keyframes:
     return rows
 
 
-def table(rows: list[Row]) -> str:
+def table_of(rows: list[Row]) -> str:
     stages = [*dict.fromkeys(stage for _, _, stage in STAGES), "other", "all", "clock"]
-    lines = [
-        "| keyframes | points | " + " | ".join(stages) + " | log MB | superpoints MB |",
-        "|---" * (len(stages) + 4) + "|",
-    ]
+    cells = []
     for row in rows:
-        cells = [f"{row['keyframes']:.0f}", f"{row['points']:,.0f}", *(f"{row.get(s, 0):.0f}" for s in stages)]
-        lines.append("| " + " | ".join([*cells, f"{row['MB']:.0f}", f"{row['kept']:.0f}"]) + " |")
-    return "\n".join(lines)
+        times = [f"{row.get(stage, 0):.0f}" for stage in stages]
+        sizes = [f"{row['MB']:.0f}", f"{row['kept']:.0f}"]
+        cells.append([f"{row['keyframes']:.0f}", f"{row['points']:,.0f}", *times, *sizes])
+    return table(["keyframes", "points", *stages, "log MB", "superpoints MB"], cells)
 
 
 def main() -> None:
@@ -139,22 +136,20 @@ def main() -> None:
     standing = repeat(scene, views, options.keyframes, watch)
     text = f"""# The zero-shot core's snapshot, stage by stage
 
-{datetime.date.today()}, {machine()}, commit {commit()}; load average {load()}.
+{about(with_load=True)}
 Scene {options.scene.name} at {SIZE[0]}x{SIZE[1]}; CPU milliseconds, and by the clock.
-Written by `python benchmarks/snapshot.py`.
 
 A snapshot every {options.every} keyframes of a map that grows (the first one cuts everything anew):
 
-{table(growth)}
+{table_of(growth)}
 
 The same views again and again on a map that stays (the log drops what adds nothing):
 
-{table(standing)}
+{table_of(standing)}
 """
-    (RESULTS / "snapshot.md").write_text(text, encoding="utf-8")
+    write_page(RESULTS / "snapshot.md", text)
     if options.json:
         options.json.write_text(json.dumps({"growing": growth, "standing": standing}, indent=1) + "\n")
-    print(text)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ each lap, how many things still have the id that they had a lap before. Writes s
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
 import sys
 import time
@@ -22,7 +21,7 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-from common import RESULTS, ROOT, commit, load, machine
+from common import RESULTS, ROOT, about, table, write_page
 
 from seg3d_core.config import build, parse_assignments
 from seg3d_core.geometry import transform
@@ -247,20 +246,18 @@ def text_of(found: dict[str, float], last: dict[str, float], options: argparse.N
             return ", ".join(f"{v:.1f}" for v in value)
         return f"{value:.2f}" if isinstance(value, float) else f"{value:,}"
 
-    rows = "\n".join(f"| {key} | {shown(value)} |" for key, value in found.items())
+    rows = [(key, shown(value)) for key, value in found.items()]
     counted = ", ".join(f"{key} {int(n):,}" for key, n in last.items() if "p95" not in key and key != "s")
     scenes = ", ".join(Path(path).name for path in options.scenes)
     through = "the node, over topics" if options.ros else "the node's runtime"
     return f"""# A soak of {options.minutes:g} minutes
 
-{datetime.date.today()}, {machine()}, commit {commit()}; load average {load()}.
-{scenes} through {through}, {options.rate:g} frames a second offered, masks {options.masks}; written by
-`python benchmarks/soak.py {" ".join(sys.argv[1:])}`. A box in each scene moves from lap to lap; each lap begins with
-simulated time that jumps back. Warm-up is the first {100 * options.warm_up:.0f} %, left of the dotted line.
+{about(with_load=True)}
+{scenes} through {through}, {options.rate:g} frames a second offered, masks {options.masks}.
+A box in each scene moves from lap to lap; each lap begins with simulated time that jumps back.
+Warm-up is the first {100 * options.warm_up:.0f} %, left of the dotted line.
 
-| | |
-|---|---|
-{rows}
+{table(["", ""], rows)}
 
 At the end: {counted}.
 
@@ -306,9 +303,7 @@ def main() -> int:
     (options.out / f"{name}.json").write_text(json.dumps({"summary": found, **vars(record)}))
     if not options.no_picture:
         draw(record, warm_up, options.out / f"{name}.png")
-    text = text_of(found, record.samples[-1], options, name)
-    (options.out / f"{name}.md").write_text(text)
-    print(text)
+    write_page(options.out / f"{name}.md", text_of(found, record.samples[-1], options, name))
     grows = not found["MB per 10 min after warm-up"] <= options.limit
     return int(grows or found["ids changed"] > MOST_RENAMED * found["things compared"])
 

@@ -19,7 +19,7 @@ from statistics import median
 from typing import Any
 
 import numpy as np
-from common import RESULTS, ROOT, commit, load, machine
+from common import RESULTS, ROOT, command, commit, load, machine, write_page
 
 from seg3d_core.geometry import back_project, transform
 from seg3d_core.sources.guess import open_source
@@ -158,9 +158,9 @@ def child(arguments: argparse.Namespace, threads: int) -> list[dict[str, Any]]:
     # Threads of OpenMP spin while they wait for each other. Where other programs want the cores too, that costs whole
     # time slices at each of our many small products, twenty times the work itself: here they sleep instead.
     environment = os.environ | dict.fromkeys(variables, str(threads)) | {"OMP_WAIT_POLICY": "PASSIVE"}
-    command = [sys.executable, __file__, "--threads", str(threads), "--voxels", str(arguments.voxels)]
-    command += ["--repeats", str(arguments.repeats), "--scene", str(arguments.scene)]
-    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True, text=True)
+    words = [sys.executable, __file__, "--threads", str(threads), "--voxels", str(arguments.voxels)]
+    words += ["--repeats", str(arguments.repeats), "--scene", str(arguments.scene)]
+    done = subprocess.run(words, env=environment, stdout=subprocess.PIPE, check=True, text=True)
     return json.loads(done.stdout.splitlines()[-1])
 
 
@@ -190,13 +190,11 @@ def main() -> None:
         "backend exchanged. Ours applies batch norm in the same pass as the convolution, MinkowskiEngine cannot.",
         "- OpenMP's threads sleep while they wait (`OMP_WAIT_POLICY=PASSIVE`, as in command and node): spinning "
         "ones, which are the default, cost whole time slices on cores that other programs want too.",
-        f"- command: `python benchmarks/sparse.py --voxels {arguments.voxels} --repeats {arguments.repeats}`",
+        f"- command: `{command()}`",
     ]
     for threads in (1, 2):
         lines += ["", f"## {threads} thread{'s' if threads > 1 else ''}", "", *table(child(arguments, threads))]
-    text = "\n".join(lines) + "\n"
-    (RESULTS / "sparse.md").write_text(text)
-    print(text)
+    write_page(RESULTS / "sparse.md", "\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":

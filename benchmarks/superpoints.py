@@ -10,7 +10,6 @@ segmenter that takes superpoints whole can do better. Prints a table and writes 
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
 import time
 from collections.abc import Callable
@@ -20,15 +19,15 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
-from common import RESULTS, commit, load, machine
-from house import TRANSFER_VOXELS, truth_of
+from common import RESULTS, about, table, write_page
+from homes import scenes_of, truth_of
 
 from seg3d_core import config as settings
 from seg3d_core.mapping.neighbours import Neighbours, map_neighbours, nearest_neighbours
 from seg3d_core.mapping.point_map import PointMap
 from seg3d_core.mapping.superpoints import Unlikeness, superpoints, surface_components
 from seg3d_core.metrics.ap import AGNOSTIC, SceneEvaluation, average_precision
-from seg3d_core.metrics.transfer import nearest_within
+from seg3d_core.metrics.transfer import TRANSFER_VOXELS, nearest_within
 from seg3d_core.sources.guess import open_source
 from seg3d_core.types import Array, Cloud
 
@@ -72,10 +71,10 @@ class Row:
     iou: float
     cpu_ms: float
 
-    def cells(self) -> str:
-        sizes = f"{self.superpoints:.0f} | {self.median_points:.0f}"
-        scores = " | ".join(f"{100 * value:.1f}" for value in (self.ap, self.ap50, self.ap25, self.iou))
-        return f"{self.cloud} | {self.method} | {sizes} | {scores} | {self.cpu_ms:.0f}"
+    def cells(self) -> list[str]:
+        sizes = [f"{number:.0f}" for number in (self.superpoints, self.median_points)]
+        scores = [f"{100 * value:.1f}" for value in (self.ap, self.ap50, self.ap25, self.iou)]
+        return [self.cloud, self.method, *sizes, *scores, f"{self.cpu_ms:.0f}"]
 
 
 def fused(scene: Path, times: dict[str, list[float]]) -> tuple[Cloud, Neighbours]:
@@ -153,18 +152,17 @@ def evaluate(cloud_name: str, name: str, method: Method, cases: list[Case]) -> R
     return Row(cloud_name, name, count, median, ap.ap, ap.ap50, ap.ap25, iou, float(np.mean(times)))
 
 
-def table(rows: list[Row]) -> str:
-    head = "cloud | method | superpoints | median points | AP | AP50 | AP25 | mean IoU | CPU ms / 200 000 points"
-    return "\n".join([f"| {head} |", "|" + "---|" * (head.count("|") + 1), *(f"| {row.cells()} |" for row in rows)])
+HEAD = (
+    "cloud", "method", "superpoints", "median points", "AP", "AP50", "AP25", "mean IoU", "CPU ms / 200 000 points",
+)  # fmt: skip
 
 
 def report(rows: list[Row], times: dict[str, list[float]], scenes: list[Path], points: dict[str, float]) -> str:
-    graphs = "\n".join(f"| {name} | {np.mean(values):.0f} |" for name, values in times.items())
+    graphs = [(name, f"{np.mean(values):.0f}") for name, values in times.items()]
     sizes = " and ".join(f"{count:.0f} points on average ({name})" for name, count in points.items())
     return f"""# What superpoints can express
 
-{datetime.date.today().isoformat()}, {machine()}, commit {commit()}; load {load()}.
-Written by `python benchmarks/superpoints.py --scenes DIR`.
+{about(with_load=True)}
 
 Each superpoint is given to the ground-truth instance that most of its points belong to, and the things that come out
 are compared with the true ones: an upper bound of class-agnostic AP in percent, after ScanNet's protocol, for every
@@ -172,13 +170,11 @@ segmenter that takes superpoints whole. Mean IoU is over things of at least {LEA
 {", ".join(scene.name for scene in scenes)}; {sizes}; counts are per scene. Times are the least of {REPEATS} runs of
 one thread, of the segmentation alone; the default is threshold 0.07, at least 20 points.
 
-{table(rows)}
+{table(HEAD, (row.cells() for row in rows))}
 
 The neighbour graph, from scratch:
 
-| graph | CPU ms / 200 000 points |
-|---|---|
-{graphs}
+{table(["graph", "CPU ms / 200 000 points"], graphs)}
 """
 
 
@@ -188,9 +184,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, metavar="FILE")
     parser.add_argument("--out", type=Path, default=RESULTS / "superpoints.md")
     arguments = parser.parse_args()
-    scenes = sorted(path.parent for path in arguments.scenes.glob("*/instances.json"))
-    if not scenes:
-        parser.error(f"{arguments.scenes} holds no scenes: folders with instances.json and points.npz")
+    scenes = scenes_of(arguments.scenes, parser)
     times: dict[str, list[float]] = {
         name: [] for name in ("8 nearest, given clouds, spacing estimated", "8 nearest, fused map")
     }
@@ -199,9 +193,7 @@ def main() -> None:
         cases = [make_case(scene, *make(scene, times)) for scene in scenes]
         points[name] = float(np.mean([len(case.cloud) for case in cases]))
         rows += [evaluate(name, label, method, cases) for label, method in METHODS.items()]
-    print(table(rows))
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(report(rows, times, scenes, points))
+    write_page(arguments.out, report(rows, times, scenes, points))
     if arguments.json:
         arguments.json.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n")
 

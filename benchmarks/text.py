@@ -18,7 +18,8 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from common import RESULTS, ROOT, commit, load, machine
+from common import RESULTS, ROOT, about, load, write_page
+from homes import scenes_of
 
 from seg3d_core.config import QueryConfig
 from seg3d_core.lifting.view_shapes import cells_of
@@ -152,11 +153,8 @@ class Findings:
     cpu_seconds: float
 
 
-def evaluate(root: Path, encoder: Encoder, config: QueryConfig) -> Findings:
-    """Runs the product's query over every scene under `root`."""
-    folders = sorted(p.parent for p in root.glob("*/instances.json"))
-    if not folders:
-        raise SystemExit(f"no scene with an instances.json under {root}")
+def evaluate(folders: list[Path], encoder: Encoder, config: QueryConfig) -> Findings:
+    """Runs the product's query over every scene."""
     scenes = [load_scene(folder, config.views) for folder in folders]
     everywhere = set().union(*(present for _, _, present in scenes))
     parts: list[tuple[Array, ...]] = []
@@ -271,7 +269,8 @@ def report(found: Findings, plain: Findings, encoder: Encoder, config: QueryConf
     lines = [
         "# Text queries on ground-truth instances",
         "",
-        f"`benchmarks/text.py`, {datetime.date.today().isoformat()}, {machine()}, commit {commit()}.",
+        about(),
+        "",
         f"Encoder `{encoder.id}`{', approximate' if encoder.approximate else ''}; {config.views} views, crops grown by",
         f"{', '.join(str(g) for g in config.crop_growth)}, background at {config.background};",
         f"scenes {', '.join(found.scenes)};",
@@ -366,16 +365,14 @@ def main() -> None:
     arguments = parser.parse_args()
     config = QueryConfig(views=arguments.views, crop_growth=tuple(arguments.growth), background=arguments.background)
     encoder = make_encoder(arguments)
-    found = evaluate(arguments.scenes, encoder, config)
-    plain = evaluate(arguments.scenes, encoder, config.model_copy(update={"background": 1.0}))
+    scenes = scenes_of(arguments.scenes, parser)
+    found = evaluate(scenes, encoder, config)
+    plain = evaluate(scenes, encoder, config.model_copy(update={"background": 1.0}))
     if arguments.fit:
         entries = json.loads(CALIBRATIONS.read_text())
         entries[encoder.id] = make_calibration(found, encoder, config).to_json()
         CALIBRATIONS.write_text(json.dumps(entries, indent=2) + "\n")
-    page = report(found, plain, encoder, config)
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(page)
-    print(page)
+    write_page(arguments.out, report(found, plain, encoder, config))
 
 
 if __name__ == "__main__":

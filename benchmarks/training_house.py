@@ -14,6 +14,7 @@ import argparse
 from pathlib import Path
 
 import numpy as np
+from homes import scenes_of
 
 from seg3d_core.config import MapConfig, build
 from seg3d_core.errors import FrameError
@@ -79,7 +80,7 @@ def main() -> None:
     parser.add_argument("--keep-voxel", type=float, default=0.04)
     options = parser.parse_args()
     settings = SceneSettings(options.every, "points", True, "map", keep_voxel=options.keep_voxel)
-    folders = sorted(path.parent for path in options.scenes.glob("*/points.npz"))
+    folders = scenes_of(options.scenes, parser)
     for folder in folders:
         prepare(folder, options.cache, options.every, settings)
     names = "".join(f"{folder.name}\n" for folder in folders)

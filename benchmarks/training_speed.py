@@ -9,17 +9,15 @@ tables and writes docs/results/training_speed.md (or `--out`).
 from __future__ import annotations
 
 import argparse
-import datetime
 import os
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from common import RESULTS, commit, load, machine
+from common import RESULTS, Clock, about, write_page
 
 from seg3d_core.models.backbones.scene import point_features
 from seg3d_core.models.segdino3d import SegDino3D
@@ -38,28 +36,12 @@ _TURNS = 3
 
 def allocator() -> str:
     keeps = "MALLOC_MMAP_THRESHOLD_" in os.environ and "MALLOC_TRIM_THRESHOLD_" in os.environ
-    return f"glibc {'keeps' if keeps else 'gives back'} the memory of large arrays (training/runs/smoke_cpu.sh)"
+    return f"The C library {'keeps' if keeps else 'gives back'} the memory of large arrays (training/runs/smoke_cpu.sh)"
 
 
-class Times:
-    """CPU seconds by name, one value per scene."""
-
-    def __init__(self) -> None:
-        self.values: dict[str, list[float]] = {}
-
-    @contextmanager
-    def part(self, name: str) -> Iterator[None]:
-        begin = time.process_time()
-        yield
-        self.values.setdefault(name, []).append(time.process_time() - begin)
-
-    def median(self, name: str) -> float:
-        return float(np.median(self.values[name]))
-
-
-def measure(config: TrainingConfig, count: int) -> tuple[Times, list[int], list[int]]:
+def measure(config: TrainingConfig, count: int) -> tuple[Clock, list[int], list[int]]:
     """Times of loading and of a step, over `count` scenes; their points and superpoints."""
-    data, times = training_data(config), Times()
+    data, times = training_data(config), Clock()
     model = SegDino3D(config.architecture(), sparse_backend=find_backend("torch", config.model.backbone))
     learner = Learner(model, config, 10_000, Processes.join("cpu"))
     learner.step([collate([data[0]])], 0)
@@ -77,7 +59,7 @@ def measure(config: TrainingConfig, count: int) -> tuple[Times, list[int], list[
     return times, points, superpoints
 
 
-def _step(learner: Learner, batch: Batch, number: int, times: Times) -> None:
+def _step(learner: Learner, batch: Batch, number: int, times: Clock) -> None:
     model, scene = learner.model.train(), batch.scenes[0]
     assert scene.targets is not None
     with times.part("step: features at single precision"):
@@ -147,20 +129,19 @@ def variants(config: TrainingConfig, count: int) -> list[str]:
     lines = ["| a step | CPU ms a scene |", "|---|---|"]
     for title, values in VARIANTS.items():
         times, _, _ = measure(change(config, values), count)
-        whole = sum(times.median(name) for name in times.values if name.startswith("step"))
+        whole = sum(times.median(name) for name in times.seconds if name.startswith("step"))
         lines.append(f"| {title} | {1000 * whole:.0f} |")
     return lines
 
 
-def page(config: TrainingConfig, times: Times, points: list[int], superpoints: list[int], command: str) -> str:
-    names = list(times.values)
+def page(config: TrainingConfig, times: Clock, points: list[int], superpoints: list[int]) -> str:
+    names = list(times.seconds)
     total = {kind: sum(times.median(n) for n in names if n.startswith(kind)) for kind in ("load", "step")}
-    date = datetime.date.today().isoformat()
     lines = [
         "# How fast training goes",
         "",
-        f"{date}, {machine()}, PyTorch {torch.__version__}, one thread, commit {commit()}; load {load()}.",
-        f"Written by `{command}`; {allocator()}.",
+        about(f"PyTorch {torch.__version__}, one thread", with_load=True),
+        f"{allocator()}.",
         "",
         f"Recipe `{config.recipe}`, {len(points)} scenes of {np.median(points):.0f} points and "
         f"{np.median(superpoints):.0f} superpoints (medians), one scene a step. Medians of CPU "
@@ -189,12 +170,10 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     config = build({"data.root": options.cache, "data.features": options.features, "run.device": "cpu"}, options.recipe)
-    command = f"python benchmarks/training_speed.py CACHE --features {options.features} --recipe {options.recipe}"
-    text = page(config, *measure(config, options.scenes), command)
+    text = page(config, *measure(config, options.scenes))
     parts = [*largest_part(config), "", *variants(config, max(options.scenes // 3, 1)), ""]
     text += "\n".join(["", "## What was done about the largest parts", "", *parts])
-    print(text)
-    options.out.write_text(text, encoding="utf-8")
+    write_page(options.out, text)
 
 
 if __name__ == "__main__":

@@ -10,14 +10,13 @@ and, where matplotlib is installed, training.png beside it (or `--out`).
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from common import RESULTS, commit, machine
+from common import RESULTS, about, table, write_page
 
 from training.journal import read_journal
 from training.readers_cache import read_split
@@ -52,17 +51,19 @@ def triple(result: Mapping[str, Any] | None, protocol: str) -> str:
     return " / ".join("–" if value is None or math.isnan(value) else f"{100 * value:.1f}" for value in values)
 
 
-def table(out: Path) -> list[str]:
-    lines = [
-        "| row | image features | object queries | modulation | box filter | seed | rooms, by class "
-        "| rooms, class-agnostic | homes, class-agnostic |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
+HEAD = (
+    "row", "image features", "object queries", "modulation", "box filter", "seed", "rooms, by class",
+    "rooms, class-agnostic", "homes, class-agnostic",
+)  # fmt: skip
+
+
+def table_of_runs(out: Path) -> str:
+    lines = []
     for row, seed, found in results(out):
         cells = [str(list(ROWS).index(row) + 1), *ROWS[row], seed]
         cells += [triple(found.get(split), protocol) for split, names in PROTOCOLS.items() for protocol in names]
-        lines.append("| " + " | ".join(cells) + " |")
-    return lines
+        lines.append(cells)
+    return table(HEAD, lines)
 
 
 def setting(out: Path) -> list[str]:
@@ -136,14 +137,12 @@ def main() -> None:
     picture = options.out.with_suffix(".png")
     has_picture = draw(options.rows, options.run, picture)
     lines = ["# The rows of Table 2, at the size of a CPU", ""]
-    lines += [f"{datetime.date.today().isoformat()}, {machine()}, commit {commit()}.", ""]
-    lines += ["`training/runs/table2.sh CACHE FEATURES OUT`, then `python benchmarks/training_table.py OUT`."]
+    lines += [about(), "", "The runs are those of `training/runs/table2.sh CACHE FEATURES OUT`."]
     lines += ["AP / AP50 / AP25 in percent, ScanNet's protocol.", "", *setting(options.rows), options.note, ""]
-    lines += [*table(options.rows), ""]
+    lines += [table_of_runs(options.rows), ""]
     lines += ["## Learning curves", "", *([f"![Learning curves]({picture.name})", ""] if has_picture else [])]
     lines += curves(options.rows, options.run)
-    options.out.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    print("\n".join(lines))
+    write_page(options.out, "\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":

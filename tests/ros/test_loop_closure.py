@@ -29,6 +29,11 @@ def corrected(transforms, metres) -> Path:
 def test_the_map_follows_a_path(start, ros):
     heard = []
     subscription = ros.create_subscription(TFMessage, "/tf", lambda m: heard.extend(m.transforms), qos.TF)
+    player = start(
+        "player", f"source:={STUDIO}", "rate:=5.0", "step:=2", "frames:=12", "masks:=true", "wait_for_subscribers:=60.0"
+    )
+    # It waits for the node alone, so it has to be known here before: else its first poses go by unheard.
+    assert ros.until(lambda: ros.count_publishers("/tf") > 0)
     start(
         "node",
         "perception.masks:=topic",
@@ -36,9 +41,6 @@ def test_the_map_follows_a_path(start, ros):
         "correction_source:=path",
         "correction_topic:=/slam/path",
         "correction_frame:=camera_link",  # the player's /tf tells the poses of its body
-    )
-    player = start(
-        "player", f"source:={STUDIO}", "rate:=5.0", "step:=2", "frames:=12", "masks:=true", "wait_for_subscribers:=60.0"
     )
     publisher = ros.create_publisher(Path, "/slam/path", 1)
     assert ros.until(lambda: player.child.poll() is not None, 120.0)

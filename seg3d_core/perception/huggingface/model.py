@@ -112,8 +112,9 @@ def _check_keys(path: Path, info: Mapping[str, Any]) -> None:
     unexpected = sorted(info.get("unexpected_keys", ()))
     if missing:
         raise WeightsError(
-            f"{path} lacks {len(missing)} tensors of its model ({listed(missing, _NAMED)}) and holds {len(unexpected)} that "
-            f"the model has not ({listed(unexpected, _NAMED)}): another model's weights, or an incomplete download"
+            f"{path} lacks {len(missing)} tensors of its model ({listed(missing, _NAMED)}) and holds "
+            f"{len(unexpected)} that the model has not ({listed(unexpected, _NAMED)}): another model's weights, or an "
+            "incomplete download"
         )
     if unexpected:
         log.info("%s holds %d tensors that are not used: %s", path, len(unexpected), listed(unexpected, _NAMED))

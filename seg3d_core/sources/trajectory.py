@@ -57,7 +57,7 @@ class Trajectory:
 
 def are_poses(translations: Array, quaternions: Array) -> Array:
     """Which translations (n, 3) and quaternions (n, 4) are finite and have a direction, bool (n,)."""
-    good = np.isfinite(translations).all(1) & np.isfinite(quaternions).all(1)
+    good: Array = np.isfinite(np.column_stack([translations, quaternions])).all(axis=1)
     # Of finite numbers the length may still be infinite.
     length = np.linalg.norm(quaternions[good], axis=1)
     good[good] = (length > 1e-9) & np.isfinite(length)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import rclpy
+from rclpy.exceptions import InvalidHandle
 from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
 from rclpy.signals import SignalHandlerOptions
@@ -201,6 +202,9 @@ def _spin(executor: MultiThreadedExecutor, node: SegmentNode) -> None:
         executor.spin_once(timeout_sec=0.1)
     except ExternalShutdownException:
         raise
+    except InvalidHandle:
+        # A subscription went while another thread gathered what to wait for: it gathers anew.
+        node.get_logger().debug("the executor met an entity that is gone")
     except Exception:
         node.report.drop("internal_error", "the executor failed; this is a bug:", trace=traceback.format_exc())
 

@@ -14,6 +14,8 @@ from .past_instances import PastInstances
 
 # An old and a new instance may be the same when they share more than this much of either.
 CONTAINED = 0.5
+# Where more than this much of the map's points left at once, part of it was evicted: what moved in a room is less.
+EVICTED = 0.05
 
 
 class IdentityTracker:
@@ -73,7 +75,9 @@ class IdentityTracker:
         ids = np.zeros(len(instances), np.int32)
         kept = partner_of_new >= 0
         ids[kept] = self._previous.ids[partner_of_new[kept]]
-        ids[~kept] = self._past.take_back(instances.select(~kept), cloud)
+        if self._cloud is not None and _share_gone(self._cloud, cloud) > EVICTED:
+            self._past.add(self._previous, self._cloud)
+        ids[~kept] = self._past.take_back(instances.select(~kept), cloud, ids[kept])
         fresh = ids == 0
         ids[fresh] = np.arange(self._next_id, self._next_id + int(fresh.sum()))
         self._next_id += int(fresh.sum())
@@ -134,6 +138,12 @@ class IdentityTracker:
         self._past.restore(state)
         most = max(int(ids.max(initial=0)), int(state.get("past_ids", ids).max(initial=0)))
         self._next_id = max(int(state["next_id"][0]), most + 1)
+
+
+def _share_gone(before: Cloud, now: Cloud) -> float:
+    """Of the points of before, from the numbers of points alone: ids ascend, and new points have higher ones."""
+    stayed = int(np.searchsorted(now.ids, before.ids[-1], "right")) if len(before) else 0
+    return 1 - stayed / len(before) if len(before) else 0.0
 
 
 def _strongest(a: Array, b: Array) -> tuple[Array, Array]:

@@ -1,4 +1,4 @@
-"""Where the instances were that are not seen now, so that what comes back has the id that it had."""
+"""Where instances were that are not seen now, so that what comes back has the id that it had."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ _AXIS_BITS = 21
 class PastInstances:
     """Places of past instances, in cells of 10 cm, within a budget; those gone for longest are forgotten first.
 
-    Places and not points: the points of what was evicted with its part of the map come back under new ids.
+    Places and not points: the points of what was evicted with its part of the map come back under new ids. Eviction may
+    take an instance piece by piece, so that what ends is a rest: of each id the largest place is kept that was added.
     """
 
     def __init__(self, budget_bytes: int, voxel_size: float):
@@ -43,11 +44,16 @@ class PastInstances:
         places = self._places
         return places.ids.nbytes + places.scores.nbytes + places.indptr.nbytes + places.point_ids.nbytes
 
-    def add(self, gone: Instances, cloud: Cloud) -> None:
-        """Remembers instances that ended, by their points in the cloud, where it has any of them."""
-        places = self._places_of(gone, cloud)
-        known = places.select(places.sizes > 0)
-        self._places = _joined(self._places, known)
+    def add(self, leaving: Instances, cloud: Cloud) -> None:
+        """Remembers instances that end, or may do so piece by piece, by their points in the cloud, where it has any."""
+        places = self._places_of(leaving, cloud)
+        both = _joined(self._places, places.select(places.sizes > 0))
+        if not len(both):
+            return
+        order = np.lexsort((both.sizes, both.ids))
+        largest = order[np.append(both.ids[order][1:] != both.ids[order][:-1], True)]
+        newest = len(both) - 1 - np.unique(both.ids[::-1], return_index=True)[1]
+        self._places = both.select(largest[np.argsort(newest)])
         self.make_room()
 
     def make_room(self) -> None:
@@ -58,16 +64,18 @@ class PastInstances:
             self.evicted += len(self) - kept
             self._places = self._places.select(np.arange(len(self) - kept, len(self)))
 
-    def take_back(self, found: Instances, cloud: Cloud) -> Array:
+    def take_back(self, found: Instances, cloud: Cloud, present: Array) -> Array:
         """The id int32 (K,) of each of K new instances that is a past one, 0 = none; those are past no more.
 
-        One to one: the largest common place first, then the older id.
+        Who is `present`, ids (n,), does not come back. One to one: the largest common place first, then the older id.
         """
         ids = np.zeros(len(found), np.int32)
         if not len(self) or not len(found):
             return ids
         places = self._places_of(found, cloud)
         new, old, common = common_points(places, self._places)
+        absent = ~np.isin(self._places.ids[old], present)
+        new, old, common = new[absent], old[absent], common[absent]
         a, b = places.sizes[new], self._places.sizes[old]
         same = (common > SHARE_OF_SMALLER * np.minimum(a, b)) & (common > SHARE_OF_LARGER * np.maximum(a, b))
         new, old, common = new[same], old[same], common[same]

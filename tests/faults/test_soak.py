@@ -20,7 +20,8 @@ def test_a_stream_that_starts_over_again_and_again_keeps_memory_and_ids(box_room
     command = [
         sys.executable, ROOT / "benchmarks" / "soak.py", "--scenes", box_room_folder, "--minutes", "0.25",
         "--rate", "30", "--every", "0.5", "--masks", "ground_truth", "--warm-up", "0.4", "--no-picture",
-        "--limit", "1e9", "--out", tmp_path, "--set", "map.voxel_size=0.05", "--set", "re0.min_points=20",
+        "--rest", "0", "--limit", "1e9", "--out", tmp_path,
+        "--set", "map.voxel_size=0.05", "--set", "re0.min_points=20",
     ]  # fmt: skip
     done = subprocess.run(
         command, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=250, check=False

@@ -188,6 +188,24 @@ def test_what_lost_some_of_its_points_and_was_missing_keeps_its_id() -> None:
     assert tracker.assign(instances(range(22, 40)), line(20, 40))[0].ids.tolist() == [1]
 
 
+def test_what_was_evicted_piece_by_piece_is_remembered_as_the_whole_that_it_was() -> None:
+    tracker = make_tracker()
+    tracker.assign(instances(range(10, 40)), line(0, 40))
+    assert tracker.assign(instances(range(34, 40)), line(34, 40))[0].ids.tolist() == [1]
+    tracker.assign(instances(), line(50, 60))
+    again = line(100, 130, np.arange(10, 40))
+    assert tracker.assign(instances(range(100, 130)), again)[0].ids.tolist() == [1]
+
+
+def test_an_id_whose_rest_is_still_there_is_not_given_to_what_stands_in_the_place_of_the_rest() -> None:
+    tracker = make_tracker()
+    tracker.assign(instances(range(10, 40)), line(0, 40))
+    rest = line(30, 40)
+    tracker.assign(instances(range(30, 40)), rest)
+    both = line(30, 60, np.append(np.arange(30, 40), np.arange(10, 30)))
+    assert tracker.assign(instances(range(30, 40), range(40, 60)), both)[0].ids.tolist() == [1, 2]
+
+
 def test_a_small_thing_in_the_place_of_a_large_one_is_not_that() -> None:
     tracker = make_tracker()
     ids(tracker, range(40))

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -93,7 +94,7 @@ def make_row(
 ) -> Row:
     ap = average_precision(evaluations, [AGNOSTIC], agnostic=True)
     things = sum(int((np.unique(e.truth[e.truth > 0], return_counts=True)[1] >= 100).sum()) for e in evaluations)
-    name = masks if masks.partition("@")[0] in ("gt", *GENERATORS) else f"files of {Path(masks).name}"
+    name = masks if re.split("[@+]", masks)[0] in ("gt", *GENERATORS) else f"files of {Path(masks).name}"
     per_keyframe = seconds / max(keyframes, 1)
     return Row(name, scene, ap.ap, ap.ap50, ap.ap25, things, instances, map_points, keyframes, per_keyframe, segment_ms)
 

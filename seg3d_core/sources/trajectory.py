@@ -59,7 +59,8 @@ def are_poses(translations: Array, quaternions: Array) -> Array:
     """Which translations (n, 3) and quaternions (n, 4) are finite and have a direction, bool (n,)."""
     good: Array = np.isfinite(np.column_stack([translations, quaternions])).all(axis=1)
     # Of finite numbers the length may still be infinite.
-    length = np.linalg.norm(quaternions[good], axis=1)
+    with np.errstate(over="ignore"):
+        length = np.linalg.norm(quaternions[good], axis=1)
     good[good] = (length > 1e-9) & np.isfinite(length)
     return good
 

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from seg3d_core.errors import Seg3DError
 from seg3d_core.types import Array, Camera, Cloud, Frame, IdentityChange, Instances, Masks2D, Snapshot
 from seg3d_core.viz import NoRecording, Recording, draw_masks, export_ply, id_colours, render_instances
+from seg3d_core.viz.picture import _blurred
 from seg3d_core.viz.splat import splat
 from seg3d_core.viz.view import choose_view, estimate_up
 
@@ -204,6 +205,13 @@ def test_pictures_of_the_same_map_are_the_same_bytes(tmp_path: Path):
     for name in ("a.png", "b.png"):
         render_instances(room(), tmp_path / name, size=(320, 160))
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+
+
+@pytest.mark.parametrize("sigma", [1.0, 5.0, 9.0, 64.0])
+def test_wide_blurs_on_smaller_images_are_those_at_full_size(sigma: float):
+    image = np.zeros((686, 760), np.float32)
+    image[200:400, 150:450] = 1
+    assert np.abs(_blurred(image, sigma) - cv2.GaussianBlur(image, (0, 0), sigma)).max() < 0.01
 
 
 def test_maps_with_little_in_them_make_pictures(tmp_path: Path):

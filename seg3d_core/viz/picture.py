@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import cv2
@@ -152,7 +153,7 @@ class DrawnMap:
         lamp = 0.9 * self.up - 0.55 * forward - 0.45 * right
         light = 0.5 + 0.5 * (normals @ (lamp / np.linalg.norm(lamp)).astype(np.float32))
         light = (1 - strength) + strength * (0.68 + 0.36 * light)
-        light *= 1 - (0.4 + 0.4 * strength) * self._occlusion(drawn)
+        light *= 1 - (0.4 + 0.4 * strength) * self._occlusion
         out = colours[self.index].astype(np.float32) * light[..., None]
         if outlines:
             out[self._outlines()] *= 0.62
@@ -160,14 +161,16 @@ class DrawnMap:
         backdrop = (1 - down) * _PANEL_TOP + down * _PANEL_BOTTOM
         return np.where(drawn[..., None], out, backdrop)
 
-    def _occlusion(self, drawn: Array) -> Array:
+    @cached_property
+    def _occlusion(self) -> Array:
         """0 in the open to about 0.5 in corners and beside what stands nearer, float32 (H, W)."""
+        drawn = self.index >= 0
         far = float(self.depth[drawn].max())
         depth = np.where(drawn, self.depth, far).astype(np.float32)
         shadow = np.zeros_like(depth)
         for metres in (0.06, 0.2):
             pixels = max(1.0, metres * self.view.focal * depth.shape[0] / float(np.median(depth)))
-            behind = np.clip(depth - cv2.GaussianBlur(depth, (0, 0), pixels), 0, metres)
+            behind = np.clip(depth - _blurred(depth, pixels), 0, metres)
             shadow += 0.5 * behind / metres
         return np.clip(shadow, 0, 1) * 0.6
 
@@ -176,6 +179,16 @@ class DrawnMap:
         labels = np.where(self.index >= 0, self.labels[self.index], 0).astype(np.float32)
         kernel = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
         return (cv2.dilate(labels, kernel) != cv2.erode(labels, kernel)) & (labels > 0)
+
+
+def _blurred(image: Array, sigma: float) -> Array:
+    """A Gaussian blur, float32 (H, W); a wide one on a smaller image, as its time goes with its width."""
+    step = max(1, int(sigma / 4))
+    if step == 1:
+        return cv2.GaussianBlur(image, (0, 0), sigma)
+    height, width = image.shape
+    small = cv2.resize(image, (-(-width // step), -(-height // step)), interpolation=cv2.INTER_AREA)
+    return cv2.resize(cv2.GaussianBlur(small, (0, 0), sigma / step), (width, height), interpolation=cv2.INTER_LINEAR)
 
 
 def _paste_rounded(image: Image.Image, pixels: Array, corner: tuple[int, int], radius: float) -> None:

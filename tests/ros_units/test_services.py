@@ -1,11 +1,12 @@
 """Every cause of a refusal has its code; a plug-in that fails on purpose provokes each."""
 
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from seg3d_interfaces.srv import LoadMap, QueryText, Reset, SaveMap, Segment
-from seg3d_ros import services
+from seg3d_ros import paths, services
 
 from seg3d_core.errors import BusyError, ConfigError, MapFileError, QueryError, Seg3DError, WeightsError
 from seg3d_core.types import Answer, Instances, QueryResult, Snapshot
@@ -39,7 +40,7 @@ class Scripted:
         return QueryResult(text, (answer,) if text == "lamp" else (), text == "lamp", "said", "encoder", True)
 
     def statistics(self):
-        return type("S", (), {"points": self.points})
+        return SimpleNamespace(points=self.points, memory_mb={"map": 20.0, "views": 10.0})
 
 
 @pytest.fixture
@@ -48,6 +49,8 @@ def call(node, tmp_path):
         parameters = {
             "map_frame": "map",
             "maps_folder": str(tmp_path),
+            "max_maps": 3,
+            "spare_disk": 0.0,
             "runtime.max_waiting": 100,
             "runtime.query_deadline": 2.0,
         }
@@ -216,3 +219,40 @@ def test_a_folder_that_cannot_be_made(call, tmp_path):
     (tmp_path / "file").write_text("")
     response = call(Scripted(), "save_map", SaveMap, path="file/inner/a")
     assert response.code == SaveMap.Response.UNWRITABLE
+
+
+def test_only_so_many_maps_are_saved_and_old_ones_may_be_replaced(call, tmp_path):
+    (tmp_path / "deep").mkdir()
+    for name in ("a.seg3d", "deep/b.seg3d", "c.seg3d", "notes.txt"):
+        (tmp_path / name).write_text("")
+    runtime = Scripted()
+    refused = call(runtime, "save_map", SaveMap, path="new/d")
+    assert (refused.success, refused.code) == (False, SaveMap.Response.NO_SPACE)
+    assert "holds 3 maps" in refused.message and "max_maps" in refused.message
+    assert runtime.asked == [] and not (tmp_path / "new").exists()
+    assert call(runtime, "save_map", SaveMap, path="deep/b", overwrite=True).success
+    (tmp_path / "a.seg3d").unlink()
+    assert call(runtime, "save_map", SaveMap, path="new/d").success
+
+
+@pytest.mark.parametrize(("free_mb", "enough"), [(529, False), (531, True)])
+def test_a_map_that_would_fill_the_disk_is_refused_before_anything_is_written(
+    node, tmp_path, monkeypatch, free_mb, enough
+):
+    """30 MB of map, and 500 MB that stay free."""
+    monkeypatch.setattr(paths.shutil, "disk_usage", lambda _: SimpleNamespace(free=free_mb * 1_000_000))
+    home, runtime = tmp_path / "not" / "there" / "yet", Scripted()
+    parameters = {"maps_folder": str(home), "max_maps": 3, "spare_disk": 500.0, "runtime.max_waiting": 100}
+    services.Services(node, parameters, lambda: runtime)
+    response = node.services["~/save_map"][1](SaveMap.Request(path="a"), SaveMap.Response())
+    assert (response.success, bool(runtime.asked)) == (enough, enough)
+    if not enough:
+        assert response.code == SaveMap.Response.NO_SPACE and "spare_disk" in response.message
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_a_save_that_fails_leaves_no_folders(call, tmp_path):
+    (tmp_path / "kept").mkdir()
+    for error in (MapFileError("no_space", "why"), Seg3DError("too slow"), RuntimeError("oh")):
+        assert not call(Scripted(error), "save_map", SaveMap, path="kept/one/two/a").success
+    assert [path.name for path in tmp_path.rglob("*")] == ["kept"]

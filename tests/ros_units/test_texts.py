@@ -84,7 +84,7 @@ def test_each_way_out_has_its_code(node, home, asked, code):
 
 def test_files_and_folders_cannot_be_set_by_a_request():
     fixed = {own.name for own in parameters.OWN if own.read_only}
-    assert {"maps_folder", "recording", "points_file"} <= fixed
+    assert {"maps_folder", "max_maps", "spare_disk", "recording", "points_file"} <= fixed
     from seg3d_core.config import Config, iterate
 
     named = {name for name, value, _ in iterate(Config()) if isinstance(value, str) and

@@ -32,6 +32,8 @@ PARAMETERS = {
     "profile": ("cpu-geometric", "a named set of settings", str),
     "core": ("re0", "which core segments: re0 (zero-shot) or segdino3d (trained)", str),
     "maps_folder": ("~/.ros/seg3d", "save_map and load_map stay inside this folder", str),
+    "max_maps": ("100", "save_map makes no more files than these in maps_folder", int),
+    "spare_disk": ("500.0", "save_map leaves so much free on the disk of maps_folder [MB]", float),
     "use_sim_time": ("false", "take the time from /clock", bool),
 }
 

@@ -82,6 +82,15 @@ OWN = (
         "save_map and load_map stay inside this folder; runtime.autosave_minutes writes autosave.seg3d there",
         read_only=True,
     ),
+    Own("max_maps", 100, "save_map makes no more .seg3d files than these in maps_folder", 1, 100_000, read_only=True),
+    Own(
+        "spare_disk",
+        500.0,
+        "save_map leaves so much free on the disk of maps_folder [MB]",
+        0.0,
+        1e9,
+        read_only=True,
+    ),
     Own(
         "points_file",
         "",

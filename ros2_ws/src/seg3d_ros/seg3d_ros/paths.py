@@ -1,8 +1,12 @@
-"""Where maps may be saved: inside one folder, whatever a client asks for."""
+"""Where maps may be saved, and how many: inside one folder that does not fill the disk, whatever a client asks for."""
 
 from __future__ import annotations
 
 import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from itertools import islice
 from pathlib import Path
 
 from seg3d_core.errors import MapFileError, printable
@@ -39,3 +43,45 @@ def confined(folder: str | Path, asked: str) -> Path:
             f"{asked!r} leads out of {home} (the parameter maps_folder): choose a path inside",
         )
     return path
+
+
+def check_room(folder: str | Path, path: Path, needed_mb: float, most: int, spare_mb: float) -> None:
+    """Raises MapFileError `no_space` where one more map is too many, or too large for the disk.
+
+    `most` counts the maps in `folder`, whoever made them; replacing one adds none. `needed_mb` and what must stay free,
+    `spare_mb`, are in millions of bytes.
+    """
+    home = Path(folder).expanduser().resolve()
+    if not path.exists() and sum(1 for _ in islice(_maps(home), most)) == most:
+        raise MapFileError(
+            "no_space",
+            f"{home} holds {most} maps or more, the parameter max_maps allows no other: overwrite one, or remove some",
+        )
+    free_mb = shutil.disk_usage(next(p for p in (home, *home.parents) if p.exists())).free / 1e6
+    if free_mb < needed_mb + spare_mb:
+        raise MapFileError(
+            "no_space",
+            f"the map takes about {needed_mb:.0f} MB and the disk of {home} has {free_mb:.0f} MB free, of which "
+            f"{spare_mb:.0f} MB stay so (the parameter spare_disk): free some, or choose another maps_folder",
+        )
+
+
+def _maps(home: Path) -> Iterator[str]:
+    for _, _, names in os.walk(home):
+        yield from (name for name in names if name.endswith(SUFFIX))
+
+
+@contextmanager
+def folder_of(path: Path) -> Iterator[None]:
+    """Makes the folders that `path` lies in; those that are new go again where no file comes into them."""
+    new = [folder for folder in path.parents if not folder.exists()]
+    try:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise MapFileError("unwritable", f"cannot make the folder {path.parent}: {error}") from None
+        yield
+    finally:
+        for folder in new:
+            with suppress(OSError):  # not empty
+                folder.rmdir()

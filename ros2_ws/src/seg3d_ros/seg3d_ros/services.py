@@ -131,12 +131,12 @@ class Services:
         _succeed(response, snapshot)
 
     def _save(self, runtime: Any, request: Any, response: Any) -> None:
-        path = paths.confined(self.parameters["maps_folder"], request.path)
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise MapFileError("unwritable", f"cannot make the folder {path.parent}: {error}") from None
-        snapshot = runtime.save(path, overwrite=request.overwrite)
+        folder = self.parameters["maps_folder"]
+        path = paths.confined(folder, request.path)
+        needed_mb = sum(runtime.statistics().memory_mb.values())
+        paths.check_room(folder, path, needed_mb, self.parameters["max_maps"], self.parameters["spare_disk"])
+        with paths.folder_of(path):
+            snapshot = runtime.save(path, overwrite=request.overwrite)
         response.path = str(path)
         _succeed(response, snapshot)
 

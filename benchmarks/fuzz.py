@@ -18,7 +18,7 @@ import fuzz
 
 SEEDS = ROOT / "tests" / "faults" / "seeds.json"
 BEFORE = {
-    "saved map": 3,
+    "saved map": 4,
     "label images (PNG, npy)": 7,
     "TUM folder (text lists)": 35,
     "Replica folder (text, JSON)": 3,
@@ -31,6 +31,10 @@ BEFORE = {
     "ground truth (npz, text, JSON)": 37,
     "settings (YAML)": 9,
     "ScanNet annotation (JSON, PLY)": 2,
+    "training's lists, labels, settings (text, TSV, JSON)": 116,
+    "prepared scenes (npz)": 2,
+    "published features (torch.save)": 4,
+    "folder of a 2D model (JSON)": 4,
     "packages of weights (wheel, tar.gz)": 2,
 }
 ABOUT = """# Spoiled files
@@ -97,7 +101,11 @@ MENDED = """What was mended:
 | packages compressed in ways that Python lacks, or encrypted | `perception/weights.py` |
 | ids of instances that are no whole numbers, a version of -1 in a map | `segmenters/`, `scene.py` |
 | segments of vertices beyond 64 bits | `training/readers_scannet.py` |
-| errors of 150 000 characters that quote the file | `errors.printable` |
+| numbers of superpoints up to half a billion in a map: 4 GB asked for to check them | `segmenters/re0/growing.py` |
+| lists of scenes that are no UTF-8, or name `../../evil`, as which files would be prepared | `training/files.py` |
+| brackets without end in settings of a model or of a training run | `huggingface/folder.py`, `training/config.py` |
+| prepared scenes whose format is a complex number or a text | `training/readers_cache.py` |
+| errors of 150 000 characters, or of 30 MB, that quote the file | `errors.printable` |
 """
 
 

@@ -17,7 +17,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from seg3d_core.errors import WeightsError
+from seg3d_core.errors import WeightsError, printable
 from seg3d_core.models.checkpoint import Weights, load_strict, read_weights, to_bytes
 from seg3d_core.models.segdino3d import SegDino3D
 
@@ -84,8 +84,10 @@ def load(folder: Path, model: SegDino3D, optimiser: torch.optim.Optimizer) -> Pr
         weights, state = folder / about.pop("weights"), folder / about.pop("optimiser")
         progress = Progress(**about)
         tensors = safetensors.torch.load_file(state)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, SafetensorError) as error:
-        raise WeightsError(f"cannot go on from {folder}: {error}; start anew in another folder") from None
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError, SafetensorError) as error:
+        raise WeightsError(
+            f"cannot go on from {folder}: {printable(str(error), 200)}; start anew in another folder"
+        ) from None
     try:
         load_strict(model, read_weights(weights).state)
         _fill(optimiser, tensors)
@@ -102,7 +104,7 @@ def find_weights(path: Path) -> Path:
         return path / BEST
     try:
         return path / json.loads((path / LAST).read_text(encoding="utf-8"))["weights"]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         raise WeightsError(f"{path} holds no checkpoint of a run: neither {BEST} nor {LAST}") from None
 
 

@@ -15,8 +15,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
-from seg3d_core.config import SegDino3DConfig, load_file
-from seg3d_core.errors import ConfigError
+from seg3d_core.config import SegDino3DConfig, explain, load_file
+from seg3d_core.errors import ConfigError, printable
 from seg3d_core.models.architecture import Architecture
 
 from .data_config import DataConfig, Group, setting
@@ -277,8 +277,8 @@ def read_config(path: str | Path) -> TrainingConfig:
     """The resolved config that stands beside a result. Raises ConfigError."""
     try:
         tree = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"cannot read the settings of a run from {path}: {error}") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise ConfigError(f"cannot read the settings of a run from {path}: {printable(str(error), 200)}") from None
     if not isinstance(tree, dict):
         raise ConfigError(f"{path} holds no settings of a run")
     if isinstance(segmentation := tree.get("segmentation"), dict):
@@ -291,5 +291,4 @@ def _validate(tree: Mapping[str, Any]) -> TrainingConfig:
     try:
         return TrainingConfig.model_validate(tree)
     except ValidationError as error:
-        lines = (f"{'.'.join(map(str, e['loc']))} = {e['input']!r}: {e['msg']}" for e in error.errors())
-        raise ConfigError("; ".join(lines)) from None
+        raise ConfigError(explain(error)) from None

@@ -1,4 +1,4 @@
-"""Files that are whole or not there."""
+"""Files that are whole or not there, and lists of scenes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from seg3d_core.errors import Seg3DError
+from seg3d_core.errors import Seg3DError, SourceError, printable
+
+_LONGEST_NAME = 200  # characters
 
 
 @contextmanager
@@ -30,3 +32,15 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     finally:
         with suppress(OSError):
             temporary.unlink()
+
+
+def read_names(path: Path) -> list[str]:
+    """Names of scenes, each of which may become that of a file. Raises SourceError."""
+    try:
+        names = path.read_text(encoding="utf-8").split()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SourceError(f"cannot read the list of scenes {path}: {error}") from None
+    for name in names:
+        if name in (".", "..") or Path(name).name != name or not name.isprintable() or len(name) > _LONGEST_NAME:
+            raise SourceError(f"{path} lists {printable(name, 60)!r}, which is no name of a scene")
+    return names

@@ -20,7 +20,7 @@ from seg3d_core.errors import Seg3DError, SourceError
 from seg3d_core.metrics.npz_arrays import check_array, read_arrays
 from seg3d_core.types import Array
 
-from .files import replacing
+from .files import read_names, replacing
 
 FORMAT = 1
 _SCENE = {
@@ -144,7 +144,7 @@ def _read(path: Path, names: set[str], command: str) -> dict[str, Array]:
     except Seg3DError as error:
         raise Seg3DError(f"{error}; {_remedy(path, command)}") from None
     found = arrays.get("format")
-    if found is None or found.shape != () or int(found) != FORMAT:
+    if found is None or found.shape != () or found.dtype.kind not in "iu" or int(found) != FORMAT:
         raise Seg3DError(f"{path} is no cache file of format {FORMAT}; {_remedy(path, command)}")
     return arrays
 
@@ -157,7 +157,7 @@ def read_split(root: Path, split: str) -> list[str]:
     """Scene names of root/splits/`split`.txt. Raises Seg3DError."""
     path = root / "splits" / f"{split}.txt"
     try:
-        return path.read_text(encoding="utf-8").split()
-    except (OSError, UnicodeDecodeError) as error:
+        return read_names(path)
+    except SourceError as error:
         known = ", ".join(sorted(p.stem for p in path.parent.glob("*.txt"))) or "none"
-        raise SourceError(f"cannot read the split {path} ({error}); splits there: {known}") from None
+        raise SourceError(f"{error}; splits there: {known}") from None

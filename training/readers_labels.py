@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from seg3d_core.errors import Seg3DError, SourceError
+from seg3d_core.errors import Seg3DError, SourceError, printable
 from seg3d_core.metrics.classes import class_lists
 from seg3d_core.types import Array
 
@@ -83,7 +83,8 @@ def read_label_table(path: Path) -> dict[str, CategoryIds]:
         raise SourceError(f"cannot read {path}: {error.strerror or error}") from None
     except (KeyError, ValueError, TypeError, csv.Error) as error:
         raise SourceError(
-            f"{path} is not ScanNet's table of labels ({error!r}): columns id, raw_category, nyu40id between tabs"
+            f"{path} is not ScanNet's table of labels ({printable(repr(error), 200)}): "
+            "columns id, raw_category, nyu40id between tabs"
         ) from None
     if not table:
         raise SourceError(f"{path} lists no category: download it again")

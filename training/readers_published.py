@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from seg3d_core.errors import Seg3DError
+from seg3d_core.errors import Seg3DError, printable
 
 from .readers_cache import SceneFeatures
 
@@ -78,7 +78,7 @@ def _load(path: Path) -> Any:
         raise Seg3DError(f"cannot read {path}: {error.strerror or error}") from None
     except _DAMAGE as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise Seg3DError(f"{path} is no readable file of tensors: {reason}") from None
+        raise Seg3DError(f"{path} is no readable file of tensors: {printable(reason, 200)}") from None
     return value.tensor if isinstance(value, _Held) else value
 
 

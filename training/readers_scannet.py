@@ -13,6 +13,7 @@ from seg3d_core.errors import SourceError, printable
 from seg3d_core.mapping.points_file import read_points
 from seg3d_core.types import Array
 
+from .files import read_names
 from .readers_labels import TABLE_NAME, CategoryIds
 
 SPLITS = ("train", "val", "test")
@@ -67,7 +68,7 @@ def find_scans(root: Path, splits: tuple[str, ...] = SPLITS) -> dict[str, list[S
         path = _find(root, f"scannetv2_{split}.txt")
         if path is None:
             continue
-        names = path.read_text(encoding="utf-8").split()
+        names = read_names(path)
         folder = root / ("scans_test" if split == "test" else "scans")
         found[split] = [ScanFiles(name, folder / name, split == "test") for name in names]
     if not found:

@@ -17,7 +17,7 @@ from .settings import (
     RuntimeConfig,
     SegDino3DConfig,
 )
-from .values import build, flatten, iterate, load_file, parse_assignments
+from .values import build, explain, flatten, iterate, load_file, parse_assignments
 
 __all__ = [
     "PROFILES",
@@ -32,6 +32,7 @@ __all__ = [
     "RuntimeConfig",
     "SegDino3DConfig",
     "build",
+    "explain",
     "flatten",
     "iterate",
     "load_file",

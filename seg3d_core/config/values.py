@@ -47,7 +47,7 @@ def build(values: Mapping[str, Any] | None = None, profile: str = "cpu-geometric
     try:
         return Config.model_validate(tree)
     except ValidationError as error:
-        raise ConfigError(_explain(error)) from None
+        raise ConfigError(explain(error)) from None
 
 
 def parse_assignments(assignments: Sequence[str], flag: str = "--set") -> dict[str, Any]:
@@ -91,7 +91,8 @@ def flatten(config: Config) -> dict[str, Any]:
     return {name: value for name, value, _ in iterate(config)}
 
 
-def _explain(error: ValidationError) -> str:
+def explain(error: ValidationError) -> str:
+    """The settings that are wrong, what they are and what is allowed, on one line of bounded length."""
     lines = []
     for e in error.errors()[:_MOST_FAULTS]:
         name = printable(".".join(str(part) for part in e["loc"]), 80)

@@ -231,3 +231,59 @@ def make_settings(folder: Path) -> None:
 
 def make_words(folder: Path) -> None:
     (folder / "words.txt").write_text("# household\nchair\ntable # a comment\nsofa\n")
+
+
+def make_corrections(folder: Path) -> None:
+    from seg3d_core.geometry import matrix_to_quaternion
+
+    # Further and further off: points move, and meet others.
+    places = [f.T_world_camera[:3, 3] + 0.1 * number for number, f in enumerate(box_frames())]
+    turns = [matrix_to_quaternion(f.T_world_camera) for f in box_frames()]
+    poses = [(f.stamp, *place, *turn) for f, place, turn in zip(box_frames(), places, turns, strict=True)]
+    np.savetxt(folder / "corrected.txt", poses, "%.5f", header="stamp tx ty tz qx qy qz qw")
+
+
+def make_training_texts(folder: Path) -> None:
+    from training.config import build, to_json
+
+    (folder / "splits").mkdir()
+    for name in ("scannetv2_train.txt", "splits/train.txt"):
+        (folder / name).write_text("scene0000_00\nscene0000_01\n")
+    rows = ["id\traw_category\tcategory\tnyu40id", "2\tchair\tchair\t5", "4\ttable\ttable\t7"]
+    (folder / "scannetv2-labels.combined.tsv").write_text("\n".join(rows) + "\n")
+    (folder / "config.json").write_text(to_json(build()))
+
+
+def make_prepared(folder: Path) -> None:
+    from training.readers_cache import CachedScene, SceneFeatures, write_features, write_scene
+
+    random, ids = np.random.default_rng(0), np.arange(20, dtype=np.int32)
+    eyes = np.stack([np.eye(4)] * 2)
+    write_scene(
+        folder / "scene.npz",
+        CachedScene(random.random((20, 3), np.float32), np.zeros((20, 3), np.uint8), ids // 4, ids // 5,
+                    ids.astype(np.int16), ids.astype(np.int16), ids[:2], eyes, np.eye(4), np.eye(4),
+                    np.full((2, 2), 30, np.int32), "{}"),
+    )  # fmt: skip
+    features = random.random((20, 6), np.float32)
+    queries = random.random((3, 6), np.float32), random.random((3, 3), np.float32), np.ones(3, np.float32)
+    write_features(folder / "features.npz", SceneFeatures(features, *queries, "encoder", "{}"))
+
+
+def make_published(folder: Path) -> None:
+    import torch
+
+    for suffix, value in (
+        ("", [torch.ones(20, 6)] * 2),
+        ("_query_feats", torch.ones(3, 6)),
+        ("_query_3dctr", torch.ones(3, 3)),
+    ):
+        torch.save(value, folder / f"s{suffix}.pth")
+
+
+def make_model_folder(folder: Path) -> None:
+    (folder / "config.json").write_text(json.dumps({"model_type": "siglip", "vision_config": {"hidden_size": 768}}))
+    settings = {"do_resize": True, "size": {"height": 224, "width": 224}, "image_mean": [0.5, 0.5, 0.5]}
+    (folder / "preprocessor_config.json").write_text(json.dumps(settings))
+    (folder / "other").mkdir()
+    (folder / "other" / "processor_config.json").write_text(json.dumps({"image_processor": settings}))

@@ -12,6 +12,7 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Callable
+from contextlib import suppress
 
 import numpy as np
 
@@ -158,7 +159,9 @@ def inside_npy(data: bytes, rng: Generator) -> bytes:
                 )
             )
     elif kind == "dtype":
-        array = array.astype(str(rng.choice(["f8", "i8", "u1", "f2", "S3", "U2", "c16", "?"])), copy=True)
+        kind = str(rng.choice(["f8", "i8", "u1", "f2", "S3", "U2", "c16", "?"]))
+        with suppress(ValueError):  # a text that is no number
+            array = array.astype(kind, copy=True)
     elif kind == "shape":
         array = array.reshape([(-1, 1), (1, -1), (-1,), (1, 1, -1)][int(rng.integers(4))])
     elif kind == "shorter":

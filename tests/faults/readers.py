@@ -102,6 +102,15 @@ def _read_replica(folder: Path) -> Any:
     return _through_the_map(folder)
 
 
+@reader("corrected poses (text)", good_files.make_corrections, "corrected.txt")
+def _read_corrections(folder: Path) -> Any:
+    from seg3d_core.sources.tum import read_correction
+
+    scene = good_files.small_scene()
+    scene.correct(read_correction(folder / "corrected.txt"))
+    return scene.segment()
+
+
 # --- recordings ------------------------------------------------------------------------------------
 
 
@@ -251,6 +260,70 @@ def _read_annotations(folder: Path) -> Any:
     xyz, _, _ = scannet.read_mesh(folder / "s.ply")
     segments = scannet.read_segments(folder / "s.segs.json", len(xyz))
     return scannet.label_points(segments, scannet.read_aggregation(folder / "s.aggregation.json"), {})
+
+
+@reader(
+    "training's lists, labels, settings (text, TSV, JSON)",
+    good_files.make_training_texts,
+    "*.txt",
+    "*.tsv",
+    "splits/*.txt",
+    "config.json",
+    hostile=(b"../../evil\n", b"/etc/evil\n", b"..\n", b"\x1b[2J\n", b"x" * 1_000_000),
+)
+def _read_training_texts(folder: Path) -> Any:
+    from seg3d_core.errors import Seg3DError
+    from training import readers_scannet as scannet
+    from training.config import read_config
+    from training.readers_cache import read_split
+    from training.readers_labels import read_label_table
+
+    def names() -> None:
+        found = [scan.scene for scan in scannet.find_scans(folder, ("train",))["train"]]
+        assert all(Path("a", name).name == name and len(name) < 200 for name in found)
+
+    refused: Seg3DError | None = None
+    for read in (
+        names,
+        lambda: read_split(folder, "train"),
+        lambda: read_label_table(scannet.find_label_table(folder)),
+        lambda: read_config(folder / "config.json"),
+    ):
+        try:
+            read()
+        except Seg3DError as error:
+            refused = error
+    if refused:
+        raise refused
+
+
+@reader("prepared scenes (npz)", good_files.make_prepared, "*.npz")
+def _read_prepared(folder: Path) -> Any:
+    from training import readers_cache
+
+    return readers_cache.read_scene(folder / "scene.npz"), readers_cache.read_own_features(folder / "features.npz")
+
+
+@reader("published features (torch.save)", good_files.make_published, "*.pth")
+def _read_published(folder: Path) -> Any:
+    from training.readers_published import read_published_features
+
+    return read_published_features(folder, "s")
+
+
+@reader(
+    "folder of a 2D model (JSON)",
+    good_files.make_model_folder,
+    "config.json",
+    "preprocessor_config.json",
+    "other/processor_config.json",
+    hostile=(b"[" * 100_000, b'{"model_type": "' + b"x" * 100_000 + b'"}', b'{"a": ' + b"9" * 100_000 + b"}"),
+)
+def _read_model_folder(folder: Path) -> Any:
+    """Up to where transformers goes on with what was read."""
+    from seg3d_core.perception.huggingface.folder import checked_type, preprocessor_settings
+
+    return checked_type(folder, ["siglip"]), preprocessor_settings(folder), preprocessor_settings(folder / "other")
 
 
 # --- what is fetched, and words --------------------------------------------------------------------

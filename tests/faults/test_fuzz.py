@@ -14,7 +14,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 SEEDS: dict[str, list[int]] = json.loads((HERE / "seeds.json").read_text())
 NEEDED = {"weights (safetensors)": ("torch", "safetensors"), "bag, mcap": ("rosbags",), "bag, sqlite3": ("rosbags",),
-          "bag of ROS 1": ("rosbags",)}  # fmt: skip
+          "bag of ROS 1": ("rosbags",), "published features (torch.save)": ("torch",)}  # fmt: skip
 FEW, PATIENCE = 30, 5.0
 
 

@@ -271,6 +271,14 @@ def test_wrong_arguments_are_told(raw: Path, tmp_path: Path, arguments: list[str
     assert code == 1 and match in output
 
 
+@pytest.mark.parametrize("name", ["../../evil", "/evil", "..", "a/b", "x" * 300])
+def test_a_list_of_scenes_makes_files_in_the_cache_alone(raw: Path, tmp_path: Path, name: str):
+    (raw / "scannetv2_train.txt").write_text(f"scene0000_00\n{name}\n")
+    code, output = run("scenes", raw, tmp_path / "here" / "cache")
+    assert code == 1 and "no name of a scene" in output
+    assert not (tmp_path / "here").exists()
+
+
 def task(raw: Path, tmp_path: Path) -> SceneTask:
     scan = find_scans(raw)["train"][0]
     return SceneTask(scan, raw / "scannetv2-labels.combined.tsv", tmp_path / "x.npz", SceneSettings())

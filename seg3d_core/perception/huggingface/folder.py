@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from ...errors import WeightsError
+from ...errors import WeightsError, printable
 
 _WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
 
@@ -46,7 +46,7 @@ def checked_type(path: Path, known: Iterable[str]) -> str:
     """The folder's model type. Raises WeightsError where it is none of `known`."""
     found, wanted = model_type(path), list(known)
     if found not in wanted:
-        raise WeightsError(f"{path} holds a model of type {found!r}; wanted here: {', '.join(wanted)}")
+        raise WeightsError(f"{path} holds a model of type {printable(found, 60)!r}; wanted here: {', '.join(wanted)}")
     return found
 
 
@@ -55,7 +55,10 @@ def preprocessor_settings(path: Path) -> dict[str, Any]:
     if (path / "preprocessor_config.json").is_file():
         return read_json(path / "preprocessor_config.json")
     if (path / "processor_config.json").is_file():
-        return dict(read_json(path / "processor_config.json").get("image_processor") or {})
+        settings = read_json(path / "processor_config.json").get("image_processor") or {}
+        if not isinstance(settings, dict):
+            raise WeightsError(f"{path}/processor_config.json: image_processor holds no settings; download it again")
+        return settings
     return {}
 
 
@@ -63,8 +66,8 @@ def read_json(path: Path) -> dict[str, Any]:
     """A JSON object. Raises WeightsError."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise WeightsError(f"cannot read {path}: {error}; download the folder again") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise WeightsError(f"cannot read {path}: {printable(str(error), 200)}; download the folder again") from None
     if not isinstance(content, dict):
         raise WeightsError(f"{path} holds no JSON object; download the folder again")
     return content

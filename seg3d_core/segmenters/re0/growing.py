@@ -85,11 +85,8 @@ class GrowingRegions:
         n = len(ids)
         fits = surface.shape == (n, 9) and rgb.shape == (n, 3) and of_point.shape == ids.shape == (n,)
         whole = fits and spacing.shape == (2,) and np.isfinite(surface).all() and (spacing > 0).all()
-        if (
-            not whole
-            or (np.diff(ids) <= 0).any()
-            or not np.array_equal(np.unique(of_point), np.arange(_count(of_point)))
-        ):
+        numbers = np.unique(of_point)
+        if not whole or (np.diff(ids) <= 0).any() or not np.array_equal(numbers, np.arange(len(numbers))):
             raise MapFileError("damaged", "the superpoints do not fit together: save the map again")
         xyz, normals, at = (np.ascontiguousarray(surface[:, k : k + 3], np.float32) for k in (0, 3, 6))
         cloud = Cloud(ids.astype(np.int64), xyz, rgb.astype(np.uint8), normals, np.ones(n, np.float32))
@@ -186,10 +183,6 @@ class GrowingRegions:
         regions = replace(self.regions, neighbours=table.graph, of_point=self.regions.of_point[kept])
         places = np.arange(len(surface))
         return replace(self, surface=surface, colour=self.colour[kept], table=table, regions=regions, places=places)
-
-
-def _count(of_point: Array) -> int:
-    return int(of_point.max(initial=-1)) + 1
 
 
 def _at_places(cloud: Cloud, surface: Cloud, places: Array, size: int) -> tuple[Cloud, Array]:

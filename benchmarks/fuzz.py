@@ -70,7 +70,6 @@ def main() -> None:
     failed = list(fuzz.failures(outcomes))
     for line in failed:
         print(line)
-    _keep(outcomes)
     total = sum(outcome.tried for outcome in outcomes)
     text = [
         ABOUT.format(about=about(with_load=True), seconds=options.seconds, memory=fuzz.MEMORY >> 20),
@@ -84,6 +83,7 @@ def main() -> None:
         MENDED,
     ]
     write_page(RESULTS / "fuzzing.md", "\n".join(text))
+    _keep(outcomes)  # after the page: it says whether the sources are as committed
 
 
 MENDED = """What was mended:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -39,10 +40,13 @@ from .types import (
     PoseCorrection,
     Snapshot,
     Visible,
+    places_among,
 )
 
 log = logging.getLogger(__name__)
 
+# Of an instance's points along an axis that lie below its box, and below its upper side.
+_BOX_SHARES = np.array([0.01, 0.99])
 # 70 % of 70 % and so on: a 16th, below which no budget goes.
 _SHRINK_ROUNDS = 10
 
@@ -380,11 +384,17 @@ def boxes_of(instances: Instances, cloud: Cloud) -> tuple[Array, Array]:
     that hold 98 % of the points along each axis."""
     if instances.boxes is not None:
         return instances.boxes[:, :3], instances.boxes[:, 3:]
-    centres = np.zeros((len(instances), 3), np.float32)
-    extents = np.zeros((len(instances), 3), np.float32)
-    for k in range(len(instances)):
-        members = cloud.xyz[np.searchsorted(cloud.ids, instances.members(k))]
-        if len(members):
-            low, high = np.percentile(members, [1, 99], axis=0)
-            centres[k], extents[k] = (low + high) / 2, high - low
+    columns = np.ascontiguousarray(cloud.xyz.T).take(places_among(cloud.ids, instances.point_ids), axis=1)
+    for begin, end in pairwise(instances.indptr.tolist()):
+        columns[:, begin:end].sort(axis=1)
+    held = np.flatnonzero(instances.sizes)
+    begin, last = instances.indptr[held], instances.sizes[held] - 1
+    # As numpy's percentile, at which one at a time costs several times as much.
+    place = np.multiply.outer(_BOX_SHARES, last)
+    before = place.astype(np.int64)
+    a, b = columns[:, begin + before], columns[:, begin + np.minimum(before + 1, last)]
+    share, step = place - before, b - a
+    low, high = np.where(share < 0.5, a + step * share, b - step * (1 - share)).transpose(1, 2, 0)
+    centres, extents = np.zeros((2, len(instances), 3), np.float32)
+    centres[held], extents[held] = (low + high) / 2, high - low
     return centres, extents

@@ -16,6 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
+# Ids that lie this many times as far apart as they are many are searched for, not looked up in a table.
+_SPARSE = 8
 
 
 @dataclass(frozen=True)
@@ -167,7 +169,10 @@ class Cloud:
 
     def select(self, rows: Array) -> Cloud:
         """Copies of some points: numbers int (n,), ascending, or bool (N,)."""
-        return Cloud(self.ids[rows], self.xyz[rows], self.rgb[rows], self.normals[rows], self.weight[rows])
+        rows = np.flatnonzero(rows) if rows.dtype == np.bool_ else rows
+        return Cloud(
+            *(values.take(rows, axis=0) for values in (self.ids, self.xyz, self.rgb, self.normals, self.weight))
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -267,8 +272,7 @@ class Instances:
         `scores` float (K,). Instance k of the result is label k + 1; labels without points keep an empty row.
         """
         count = len(scores)
-        order = np.argsort(labels, kind="stable")
-        order = order[np.searchsorted(labels[order], 1) :]
+        order = _stable_order(labels, count)[np.count_nonzero(labels == 0) :]
         indptr = np.zeros(count + 1, np.int64)
         np.cumsum(np.bincount(labels[order] - 1, minlength=count), out=indptr[1:])
         return cls(
@@ -313,13 +317,32 @@ class Instances:
             return out
         owner = np.repeat(np.arange(len(self)), self.sizes)
         rank = np.argsort(np.argsort(-self.scores, kind="stable"), kind="stable")
-        row = np.searchsorted(point_ids, self.point_ids)
-        row[row == len(point_ids)] = 0
-        known = point_ids[row] == self.point_ids
-        row, owner = row[known], owner[known]
-        last_wins = np.argsort(-rank[owner], kind="stable")
+        row = places_among(point_ids, self.point_ids)
+        row, owner = row[row >= 0], owner[row >= 0]
+        last_wins = _stable_order(len(self) - 1 - rank[owner], len(self))
         out[row[last_wins]] = owner[last_wins] + 1
         return out
+
+
+def places_among(ids: Array, wanted: Array) -> Array:
+    """Where each of the `wanted` ids int64 (m,) stands among `ids` int64 (n,), ascending, each once: int (m,), -1 =
+    nowhere."""
+    if not len(ids) or not len(wanted):
+        return np.full(len(wanted), -1)
+    first, last = int(ids[0]), int(ids[-1])
+    if last - first >= _SPARSE * (len(ids) + len(wanted)):
+        place = np.minimum(np.searchsorted(ids, wanted), len(ids) - 1)
+        return np.where(ids[place] == wanted, place, -1)
+    # A look-up of each is several times cheaper than a search. The last entry is for what lies outside.
+    table = np.full(last - first + 2, -1, np.int32)
+    table[ids - first] = np.arange(len(ids), dtype=np.int32)
+    inside = (wanted >= first) & (wanted <= last)
+    return table[wanted - first if inside.all() else np.where(inside, wanted - first, -1)]
+
+
+def _stable_order(values: Array, most: int) -> Array:
+    """A stable argsort of values int (n,) in 0..most: numpy counts those of 16 bits, and compares longer ones."""
+    return np.argsort(values.astype(np.min_scalar_type(most)), kind="stable")
 
 
 @dataclass(frozen=True)

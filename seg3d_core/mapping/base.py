@@ -13,7 +13,7 @@ from ..errors import FrameError
 from ..geometry import checked_pose, invert
 from ..types import Array, Cloud, Frame, Visible
 from .block_index import BLOCK_SIDE, VOXEL_LIMIT, BlockIndex, grown
-from .fusion import COLUMNS, NORMAL, RGB, WEIGHT, XYZ, DepthImage, Pinhole, Sums, prepare_depth
+from .fusion import COLUMNS, WEIGHT, DepthImage, Pinhole, Sums, copy_points, prepare_depth
 from .visibility import TILE, Agreement, cull_blocks, find_visible, in_order, tile_limits
 
 
@@ -135,16 +135,14 @@ class BaseMap(ABC):
     def snapshot(self) -> tuple[Cloud, Array]:
         """The live points, copied, ids ascending, and their rows int64 (N,)."""
         rows = np.flatnonzero(self._points[: self._rows, WEIGHT] > 0)
-        points = self._points[rows]
-        normals = points[:, NORMAL]
-        length = np.linalg.norm(normals, axis=1, keepdims=True)
         cloud = Cloud(
             self._ids[rows],
-            points[:, XYZ].copy(),
-            np.clip(np.rint(points[:, RGB]), 0, 255).astype(np.uint8),
-            np.divide(normals, length, out=np.zeros_like(normals), where=length > 1e-6),
-            points[:, WEIGHT].copy(),
+            np.empty((len(rows), 3), np.float32),
+            np.empty((len(rows), 3), np.uint8),
+            np.empty((len(rows), 3), np.float32),
+            np.empty(len(rows), np.float32),
         )
+        copy_points(self._points, rows, cloud.xyz, cloud.rgb, cloud.normals, cloud.weight)
         return cloud, rows
 
     def _reserve_rows(self, more: int, most: int | None = None) -> None:

@@ -276,3 +276,17 @@ def apply_sums(sums, touched, rotation, voxel_size, max_weight, points):
             for axis in range(3):
                 normal = (r[axis, 0] * value[6] + r[axis, 1] * value[7] + r[axis, 2] * value[8]) / length
                 point[6 + axis] += (normal - point[6 + axis]) * share
+
+
+@njit(cache=True, nogil=True)
+def copy_points(points, rows, xyz, rgb, normals, weight):
+    """What the map's rows are, as in `Cloud`: colours rounded, normals of unit length, 0 where unknown."""
+    for i in range(len(rows)):
+        r = rows[i]
+        x, y, z = points[r, 6], points[r, 7], points[r, 8]
+        length = np.sqrt(x * x + y * y + z * z)
+        for k in range(3):
+            xyz[i, k] = points[r, k]
+            rgb[i, k] = np.uint8(min(max(np.rint(points[r, 3 + k]), np.float32(0)), np.float32(255)))
+            normals[i, k] = points[r, 6 + k] / length if length > 1e-6 else np.float32(0)
+        weight[i] = points[r, WEIGHT]

@@ -84,8 +84,8 @@ class NearestTable:
         lost = left.copy()
         _mark_lost(self.graph.indptr, self.graph.indices, left[:before], nearest, lost)
         edge = cell_edge(self.radius)
-        sorted_xyz, wanted = positions[order], (lost | fresh)[order]
-        _mark_reached(sorted_xyz, keys, _STRIDES, fresh[order], worst[order], wanted)
+        sorted_xyz, wanted = positions.take(order, axis=0), (lost | fresh).take(order)
+        _mark_reached(sorted_xyz, keys, _STRIDES, fresh.take(order), worst.take(order), wanted)
         places = np.full((np.count_nonzero(wanted), nearest.shape[1]), -1, np.int32)
         search(sorted_xyz, order, keys, _STRIDES, self.low, edge, self._limit, wanted, places)
         again = left
@@ -126,7 +126,7 @@ class NearestTable:
             )
         keys = cell_keys(xyz[coming], self.low, edge, _STRIDES)
         by_cell = np.argsort(keys, kind="stable")
-        stay = ~left[self.order]
+        stay = ~left.take(self.order)
         return _merged(self.order[stay], self.keys[stay], coming[by_cell], keys[by_cell])
 
 
@@ -258,18 +258,21 @@ def _add_links(nearest, again, filled, links):
 
 @njit(cache=True, nogil=True)
 def _write_rows(old_indptr, old_indices, nearest, again, open_rows, starts, links, indptr, indices):
-    filled = np.int64(0)
-    for p in range(len(nearest)):
-        begin = filled
+    filled, p = np.int64(0), 0
+    while p < len(nearest):
+        begin, closed = filled, p
+        while closed + 1 < len(old_indptr) and not open_rows[closed]:
+            closed += 1
+        if closed > p:
+            # All at once: most rows stay as they are.
+            start, end = old_indptr[p], old_indptr[closed]
+            indices[filled : filled + end - start] = old_indices[start:end]
+            indptr[p + 1 : closed + 1] = old_indptr[p + 1 : closed + 1] + (filled - start)
+            filled += end - start
+            p = closed
+            continue
         if p + 1 < len(old_indptr):
-            start, end = old_indptr[p], old_indptr[p + 1]
-            if not open_rows[p]:
-                for e in range(start, end):
-                    indices[filled + e - start] = old_indices[e]
-                filled += end - start
-                indptr[p + 1] = filled
-                continue
-            for e in range(start, end):
+            for e in range(old_indptr[p], old_indptr[p + 1]):
                 q = old_indices[e]
                 is_same = not (again[p] or again[q])
                 if is_same or _has(nearest, p, q) or _has(nearest, q, p):
@@ -284,3 +287,4 @@ def _write_rows(old_indptr, old_indices, nearest, again, open_rows, starts, link
                 filled += 1
         sort_short(indices, begin, filled)
         indptr[p + 1] = filled
+        p += 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..types import Array, Instances
+from ..types import Array, Instances, places_among
 
 
 def greedy_pairs(a: Array, b: Array, a_count: int, b_count: int) -> tuple[Array, Array]:
@@ -21,13 +21,17 @@ def greedy_pairs(a: Array, b: Array, a_count: int, b_count: int) -> tuple[Array,
 
 def common_points(new: Instances, old: Instances) -> tuple[Array, Array, Array]:
     """Pairs of instances that share points: numbers in `new` and in `old`, and how many points; int64 (pairs,)."""
+    new_owner, old_owner = (np.repeat(np.arange(len(its)), its.sizes) for its in (new, old))
     order = np.argsort(old.point_ids, kind="stable")
-    old_points = old.point_ids[order]
-    old_owner = np.repeat(np.arange(len(old)), old.sizes)[order]
-    begin = np.searchsorted(old_points, new.point_ids, "left")
-    count = np.searchsorted(old_points, new.point_ids, "right") - begin
-    # Overlapping instances hold a point several times: every occurrence in one meets every one in the other.
-    offset = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
-    new_owner = np.repeat(np.repeat(np.arange(len(new)), new.sizes), count)
-    pair, common = np.unique(new_owner * len(old) + old_owner[np.repeat(begin, count) + offset], return_counts=True)
+    old_points, old_owner = old.point_ids[order], old_owner[order]
+    if (old_points[1:] > old_points[:-1]).all():
+        place = places_among(old_points, new.point_ids)
+        a, b = new_owner[place >= 0], old_owner[place[place >= 0]]
+    else:
+        # Overlapping instances hold a point several times: every occurrence in one meets every one in the other.
+        begin = np.searchsorted(old_points, new.point_ids, "left")
+        count = np.searchsorted(old_points, new.point_ids, "right") - begin
+        offset = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
+        a, b = np.repeat(new_owner, count), old_owner[np.repeat(begin, count) + offset]
+    pair, common = np.unique(a * len(old) + b, return_counts=True)
     return pair // max(len(old), 1), pair % max(len(old), 1), common

@@ -76,94 +76,133 @@ def part_seen(visible, size):
     return visible / (visible + HALF_SEEN) * np.sqrt(min(1.0, 2 * visible / size))
 
 
-class Spread(NamedTuple):
-    """What pictures show of one region, for look-ups; zeros between uses.
+# Kernels are given arrays one by one, and not in tuples: numba counts references whenever it takes one out of a tuple,
+# which in the loop over pairs took as long as the evidence itself.
 
-    on_mask float32 (masks + 1 of all pictures,): its points on each column; visible, on_none and part float64
-    (pictures,): its points in each picture, those on no mask, and `part_seen`.
-    """
+# Columns of `shapes` float64 (S, 17): a region's points, their logarithm, its mean CIELAB colour, normal and position,
+# and the corners of its box.
+SIZE, LOG_SIZE, COLOUR, NORMAL, PLACE, LOW, HIGH = 0, 1, 2, 5, 8, 11, 14
+# Columns of `runs` int32 (R, 4). The entries of a region that belong to one picture are a run: the picture, where the
+# run's entries end, the region's points in the picture, and how many of them lie on no mask.
+PICTURE, END, VISIBLE, BARE = 0, 1, 2, 3
+# Columns of `spread` float64 (pictures, 3): what each picture shows of a region, the share of that which lies on masks,
+# and `part_seen`.
+SHOWN, ON_MASKS, PART = 0, 1, 2
 
-    on_mask: Array
-    visible: Array
-    on_none: Array
-    part: Array
+
+@njit(cache=True, nogil=True)
+def shapes_of(sizes, sums, low, high):
+    """Of S regions, from what `Regions` says of them."""
+    shapes = np.empty((len(sizes), 17))
+    for s in range(len(sizes)):
+        shapes[s, SIZE] = sizes[s]
+        for k in range(3):
+            shapes[s, LOW + k], shapes[s, HIGH + k] = low[s, k], high[s, k]
+        write_means(shapes, s, sums)
+    return shapes
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def write_means(shapes, s, sums):
+    """Writes what follows from the size of region s and its sums."""
+    shapes[s, LOG_SIZE] = np.log(shapes[s, SIZE])
+    for k in range(9):
+        shapes[s, COLOUR + k] = sums[s, k] / shapes[s, SIZE]
+
+
+@njit(cache=True, nogil=True)
+def runs_of(columns, counts, starts, pictures, mask_sizes):
+    """The runs of S regions, and where those of each start, int64 (S + 1,)."""
+    runs = np.empty((len(columns), 4), np.int32)
+    run_starts = np.zeros(len(starts), np.int64)
+    for s in range(len(starts) - 1):
+        run_starts[s + 1] = write_runs(
+            runs, run_starts[s], columns, counts, starts[s], starts[s + 1], pictures, mask_sizes
+        )
+    return runs, run_starts
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def write_runs(runs, top, columns, counts, start, end, pictures, mask_sizes):
+    """Writes the runs of a region, whose entries are `columns[start:end]`, from `top` on; where they end."""
+    e = start
+    while e < end:
+        picture, visible, bare = pictures[columns[e]], np.float32(0), np.float32(0)
+        while e < end and pictures[columns[e]] == picture:
+            visible += counts[e]
+            if mask_sizes[columns[e]] == 0:
+                bare += counts[e]
+            e += 1
+        runs[top, PICTURE], runs[top, END], runs[top, VISIBLE], runs[top, BARE] = picture, e, visible, bare
+        top += 1
+    return top
 
 
 @njit(cache=True, nogil=True)
 def empty_spread(pictures):
-    count = pictures[-1] + 1 if len(pictures) > 0 else 0
-    return Spread(np.zeros(len(pictures), np.float32), np.zeros(count), np.zeros(count), np.zeros(count))
+    """What pictures show of one region, for look-ups: its points on each mask, float32 (C,), and its `shown` by
+    picture, float64 (P, 3). `on_mask` and `PART` are zeros between uses."""
+    return np.zeros(len(pictures), np.float32), np.zeros((pictures[-1] + 1 if len(pictures) > 0 else 0, 3))
 
 
-@njit(inline="always")
-def spread_region(spread, columns, counts, start, end, size, pictures, mask_sizes):
-    """Writes a region of `size` points, whose entries are `columns[start:end]`, into an empty spread."""
-    e = start
-    while e < end:
-        picture = pictures[columns[e]]
-        following, visible, bare = _in_picture(columns, counts, e, end, pictures, mask_sizes)
-        spread.visible[picture], spread.on_none[picture] = visible, bare
-        spread.part[picture] = part_seen(visible, size)
-        for k in range(e, following):
-            spread.on_mask[columns[k]] = counts[k]
-        e = following
-
-
-@njit(inline="always")
-def clear_region(spread, columns, start, end, pictures):
-    """Makes the spread of such entries empty again."""
+@njit(cache=True, nogil=True)
+def spread_region(on_mask, spread, columns, counts, start, end, runs, run, last_run, mask_sizes, size):
+    """Writes a region of `size` points, whose entries and runs are given, into an empty spread."""
     for e in range(start, end):
-        spread.on_mask[columns[e]] = 0
-        spread.part[pictures[columns[e]]] = 0
+        if mask_sizes[columns[e]] > 0:
+            on_mask[columns[e]] = counts[e]
+    for r in range(run, last_run):
+        picture, visible = runs[r, PICTURE], np.float64(runs[r, VISIBLE])
+        spread[picture, SHOWN], spread[picture, ON_MASKS] = visible, 1 - runs[r, BARE] / visible
+        spread[picture, PART] = part_seen(visible, size)
 
 
-@njit(inline="always")
-def mask_evidence(spread, columns, counts, j, j_end, size_j, pictures, mask_sizes):
+@njit(cache=True, nogil=True)
+def clear_region(on_mask, spread, columns, start, end, runs, run, last_run):
+    """Makes the spread of such a region empty again."""
+    for e in range(start, end):
+        on_mask[columns[e]] = 0
+    for r in range(run, last_run):
+        spread[runs[r, PICTURE], PART] = 0
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def mask_evidence(on_mask, spread, columns, counts, start, runs, run, last_run, mask_sizes, size):
     """(together, apart, one on none, seen, own) over the pictures that show two regions, in pictures.
 
-    One region lies in `spread`, the other's entries are `columns[j:j_end]`. In a picture, `together` is the chance
-    that a point of each lie on one mask, `apart` that they lie on two, `one on none` that just one of them is on a
-    mask; `own` is `together` times the share of that mask that the two regions fill.
+    One region lies in the spread; the other one has `size` points, its entries begin at `start`, and its runs are
+    `run` to `last_run`. In a picture, `together` is the chance that a point of each lie on one mask, `apart` that they
+    lie on two, `one on none` that just one of them is on a mask; `own` is `together` times the share of that mask that
+    the two regions fill.
     """
     together, apart, one_on_none, seen, own = 0.0, 0.0, 0.0, 0.0, 0.0
-    while j < j_end:
-        picture = pictures[columns[j]]
-        next_j, visible_j, bare_j = _in_picture(columns, counts, j, j_end, pictures, mask_sizes)
-        weight = min(spread.part[picture], part_seen(visible_j, size_j))
+    for r in range(run, last_run):
+        picture, end, visible = runs[r, PICTURE], runs[r, END], np.float64(runs[r, VISIBLE])
+        weight = spread[picture, PART]
         if weight > 0:
-            visible_i = spread.visible[picture]
+            weight = min(weight, part_seen(visible, size))
+        if weight > 0:
+            of_both = spread[picture, SHOWN] * visible
             same, filled = 0.0, 0.0
-            for e in range(j, next_j):
-                count_i, size = spread.on_mask[columns[e]], mask_sizes[columns[e]]
-                if count_i > 0 and size > 0:
-                    chance = count_i * counts[e] / (visible_i * visible_j)
+            for e in range(start, end):
+                count_i = on_mask[columns[e]]
+                if count_i > 0:
+                    chance = count_i * counts[e] / of_both
                     same += chance
-                    filled += chance * (count_i + counts[e]) / size
-            on_i, on_j = 1 - spread.on_none[picture] / visible_i, 1 - bare_j / visible_j
+                    filled += chance * (count_i + counts[e]) / mask_sizes[columns[e]]
+            on_i, on_j = spread[picture, ON_MASKS], 1 - runs[r, BARE] / visible
             seen += weight
             together += weight * same
             apart += weight * (on_i * on_j - same)
             one_on_none += weight * (on_i * (1 - on_j) + on_j * (1 - on_i))
             own += weight * filled
-        j = next_j
+        start = end
     return together, max(apart, 0.0), one_on_none, seen, own
 
 
-@njit(inline="always")
-def _in_picture(columns, counts, i, end, pictures, mask_sizes):
-    """Where the entries of a picture end, how many points they are, and how many of them are on no mask."""
-    picture, visible, bare = pictures[columns[i]], 0.0, 0.0
-    while i < end and pictures[columns[i]] == picture:
-        visible += counts[i]
-        if mask_sizes[columns[i]] == 0:
-            bare += counts[i]
-        i += 1
-    return i, visible, bare
-
-
-@njit(inline="always")
-def write_features(out, a, b, evidence, contact, sizes, sums, low, high):
-    """The `FEATURES` of regions a and b into `out` (17,). `evidence` as from `mask_evidence`; contact (4,)."""
+@njit(cache=True, nogil=True, error_model="numpy")
+def write_features(out, a, b, evidence, contact, e, shapes):
+    """The `FEATURES` of regions a and b into `out` (17,). `evidence` as from `mask_evidence`; contact[e] is theirs."""
     together, apart, one_on_none, seen, own = evidence
     total = together + apart
     scale = min(1.0, MOST_EVIDENCE / total) if total > 0 else 1.0
@@ -171,37 +210,51 @@ def write_features(out, a, b, evidence, contact, sizes, sums, low, high):
     observed = total * scale / (total * scale + 1)
     out[0], out[1], out[2] = max(ratio, 0.0), min(ratio, 0.0), observed
     out[3], out[4] = one_on_none / (seen + DOUBT), own / (together + 0.05) * observed
-    smaller, pairs = min(sizes[a], sizes[b]), contact[0]
-    out[5], out[6] = (1.0 if pairs > 0 else 0.0), min(pairs / np.sqrt(smaller), 2.0)
-    if pairs > 0:
-        out[7], out[8], out[9] = contact[1] / pairs, contact[2] / pairs, contact[3] / pairs
-    else:
-        out[7], out[8], out[9] = 0.3, 0.0, 8.0
-    larger = a if sizes[a] >= sizes[b] else b
+    larger = a if shapes[a, SIZE] >= shapes[b, SIZE] else b
+    smaller = b if larger == a else a
+    pairs, steps, convexity, differences = contact[e, 0], contact[e, 1], contact[e, 2], contact[e, 3]
+    out[5], out[6] = (1.0 if pairs > 0 else 0.0), min(pairs / np.sqrt(shapes[smaller, SIZE]), 2.0)
+    out[7] = steps / pairs if pairs > 0 else 0.3
+    out[8] = convexity / pairs if pairs > 0 else 0.0
+    out[9] = differences / pairs if pairs > 0 else 8.0
     colour, parallel, flat, diagonal, gap = 0.0, 0.0, 0.0, 0.0, 0.0
     for k in range(3):
-        colour += (sums[a, k] / sizes[a] - sums[b, k] / sizes[b]) ** 2
-        parallel += sums[a, 3 + k] / sizes[a] * (sums[b, 3 + k] / sizes[b])
-        flat += (sums[larger, 3 + k] / sizes[larger]) ** 2
-        diagonal += (max(high[a, k], high[b, k]) - min(low[a, k], low[b, k])) ** 2
-        gap += max(0.0, max(low[a, k], low[b, k]) - min(high[a, k], high[b, k])) ** 2
-    out[10], out[11], out[12] = min(np.sqrt(colour), 60.0), np.log(smaller), parallel
+        low, high = max(shapes[a, LOW + k], shapes[b, LOW + k]), min(shapes[a, HIGH + k], shapes[b, HIGH + k])
+        side = max(shapes[a, HIGH + k], shapes[b, HIGH + k]) - min(shapes[a, LOW + k], shapes[b, LOW + k])
+        colour += (shapes[a, COLOUR + k] - shapes[b, COLOUR + k]) ** 2
+        parallel += shapes[a, NORMAL + k] * shapes[b, NORMAL + k]
+        flat += shapes[larger, NORMAL + k] ** 2
+        diagonal += side**2
+        gap += max(0.0, low - high) ** 2
+    out[10], out[11], out[12] = min(np.sqrt(colour), 60.0), shapes[smaller, LOG_SIZE], parallel
     out[13], out[14] = np.sqrt(flat), np.log(np.sqrt(diagonal) + 0.05)
     out[15], out[16] = min(np.sqrt(gap), 0.5), seen / (seen + 1)
 
 
 @njit(cache=True, nogil=True)
-def all_features(first, second, contact, columns, counts, starts, ends, pictures, mask_sizes, sizes, sums, low, high):
+def all_features(first, second, contact, columns, counts, starts, pictures, mask_sizes, shapes):
     """`FEATURES` of pairs of regions, float64 (E, 17)."""
-    out = np.empty((len(first), 17))
-    spread = empty_spread(pictures)
+    out, features = np.empty((len(first), 17)), np.empty(17)
+    on_mask, spread = empty_spread(pictures)
+    runs, run_starts = runs_of(columns, counts, starts, pictures, mask_sizes)
+    before = -1
     for e in range(len(first)):
         a, b = first[e], second[e]
-        if e == 0 or a != first[e - 1]:
-            if e > 0:
-                before = first[e - 1]
-                clear_region(spread, columns, starts[before], ends[before], pictures)
-            spread_region(spread, columns, counts, starts[a], ends[a], sizes[a], pictures, mask_sizes)
-        evidence = mask_evidence(spread, columns, counts, starts[b], ends[b], sizes[b], pictures, mask_sizes)
-        write_features(out[e], a, b, evidence, contact[e], sizes, sums, low, high)
+        if a != before:
+            if before >= 0:
+                clear_region(
+                    on_mask, spread, columns, starts[before], starts[before + 1],
+                    runs, run_starts[before], run_starts[before + 1],
+                )  # fmt: skip
+            spread_region(
+                on_mask, spread, columns, counts, starts[a], starts[a + 1],
+                runs, run_starts[a], run_starts[a + 1], mask_sizes, shapes[a, SIZE],
+            )  # fmt: skip
+            before = a
+        evidence = mask_evidence(
+            on_mask, spread, columns, counts, starts[b], runs, run_starts[b], run_starts[b + 1], mask_sizes,
+            shapes[b, SIZE],
+        )  # fmt: skip
+        write_features(features, a, b, evidence, contact, e, shapes)
+        out[e] = features
     return out

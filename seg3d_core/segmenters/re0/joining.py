@@ -11,7 +11,22 @@ import numpy as np
 from numba import njit
 
 from ...types import Array
-from .evidence import Weights, all_features, clear_region, empty_spread, mask_evidence, spread_region, write_features
+from .evidence import (
+    HIGH,
+    LOW,
+    SIZE,
+    Weights,
+    all_features,
+    clear_region,
+    empty_spread,
+    mask_evidence,
+    runs_of,
+    shapes_of,
+    spread_region,
+    write_features,
+    write_means,
+    write_runs,
+)
 from .mask_table import MaskTable
 from .regions import Regions
 
@@ -40,8 +55,8 @@ def candidates(regions: Regions, table: MaskTable, more: tuple[Array, Array]) ->
     second = np.concatenate([regions.second, more[1][apart]]).astype(np.int32)
     contact = np.concatenate([regions.contact, np.zeros((int(apart.sum()), 4))])
     features = all_features(
-        first, second, contact, table.columns, table.counts, table.starts[:-1], table.starts[1:], table.pictures,
-        table.sizes, regions.sizes, regions.sums, regions.low, regions.high,
+        first, second, contact, table.columns, table.counts, table.starts, table.pictures, table.sizes,
+        shapes_of(regions.sizes, regions.sums, regions.low, regions.high),
     )  # fmt: skip
     return Candidates(first, second, contact, features)
 
@@ -49,20 +64,16 @@ def candidates(regions: Regions, table: MaskTable, more: tuple[Array, Array]) ->
 def joined(regions: Regions, table: MaskTable, pairs: Candidates, weights: Weights) -> Array:
     """The thing that each of S regions belongs to, int32 (S,): the number of its first region."""
     of_region = _join(
-        pairs.first.copy(),
-        pairs.second.copy(),
+        np.stack([pairs.first, pairs.second], axis=1),
         pairs.contact.copy(),
         pairs.features,
         table.columns,
         table.counts,
-        table.starts[:-1].copy(),
-        table.starts[1:].copy(),
+        table.starts,
         table.pictures,
         table.sizes,
-        regions.sizes.copy(),
+        shapes_of(regions.sizes, regions.sums, regions.low, regions.high),
         regions.sums.copy(),
-        regions.low.copy(),
-        regions.high.copy(),
         weights.features,
         weights.constant,
     )
@@ -72,20 +83,16 @@ def joined(regions: Regions, table: MaskTable, pairs: Candidates, weights: Weigh
 
 @njit(cache=True, nogil=True)
 def _join(
-    first,
-    second,
+    pairs,
     contact,
     known,
     table_columns,
     table_counts,
-    starts,
-    ends,
+    table_starts,
     pictures,
     mask_sizes,
-    sizes,
+    shapes,
     sums,
-    low,
-    high,
     weights,
     constant,
 ):
@@ -94,119 +101,126 @@ def _join(
 
     Pairs wait in a heap by log-odds, then by their number. In the second round fragments join as well.
     """
-    pair_count, region_count = len(first), len(sizes)
+    region_count = len(shapes)
     columns, counts = table_columns.copy(), table_counts.copy()
-    top = len(columns)
-    heads, links = _linked(first, second, region_count)
-    gone = np.zeros(pair_count, np.bool_)
-    spread, features = empty_spread(pictures), np.empty(17)
+    runs, run_starts = runs_of(columns, counts, table_starts, pictures, mask_sizes)
+    spans = np.column_stack((table_starts[:-1], table_starts[1:], run_starts[:-1], run_starts[1:])).astype(np.int32)
+    top, run_top = len(columns), run_starts[-1]
+    heads, links = _linked(pairs, region_count)
+    on_mask, spread = empty_spread(pictures)
     odds = _log_odds(known, weights, constant)
-    heap = Heap(np.empty(pair_count, np.int64), np.full(pair_count, -1, np.int64), np.zeros(1, np.int64), odds)
+    heap, places = np.arange(len(pairs)).astype(np.int32), np.arange(len(pairs)).astype(np.int32)
+    keys = np.full(len(pairs), _OUT)
     owner = np.arange(region_count)
-    pair_to = np.full(region_count, -1, np.int64)
+    pair_to = np.full(region_count, -1, np.int32)
+    row, found = np.empty((len(pairs), 2), np.int32), np.empty((len(pairs), 5))
     for fragments in (False, True):
-        for e in range(pair_count):
-            if not gone[e]:
-                _place(heap, e, _may_join(fragments, odds[e], sizes[first[e]], sizes[second[e]], contact[e, 0]))
-        while heap.length[0] > 0:
-            joining = heap.pairs[0]
-            i, j = first[joining], second[joining]
-            if sizes[j] > sizes[i]:
+        for e in range(len(pairs)):
+            if pairs[e, 0] >= 0:
+                key = _key(fragments, odds[e], shapes[pairs[e, 0], SIZE], shapes[pairs[e, 1], SIZE], contact[e, 0])
+                _rank(heap, places, keys, e, key)
+        while len(pairs) > 0 and keys[heap[0]] > _OUT:
+            joining = heap[0]
+            i, j = pairs[joining, 0], pairs[joining, 1]
+            if shapes[j, SIZE] > shapes[i, SIZE]:
                 i, j = j, i
-            need = top + ends[i] - starts[i] + ends[j] - starts[j]
+            need = top + spans[i, 1] - spans[i, 0] + spans[j, 1] - spans[j, 0]
             if need > len(columns):
                 columns, counts = _longer(columns, top, 2 * need), _longer(counts, top, 2 * need)
-            ended = _merge_entries(columns, counts, starts[i], ends[i], starts[j], ends[j], top)
-            starts[i], ends[i], top = top, ended, ended
-            sizes[i] += sizes[j]
-            for k in range(sums.shape[1]):
-                sums[i, k] += sums[j, k]
-            for k in range(3):
-                low[i, k], high[i, k] = min(low[i, k], low[j, k]), max(high[i, k], high[j, k])
+            need = run_top + spans[i, 3] - spans[i, 2] + spans[j, 3] - spans[j, 2]
+            if need > len(runs):
+                runs = _longer(runs, run_top, 2 * need)
+            ended = _merge_entries(columns, counts, spans[i, 0], spans[i, 1], spans[j, 0], spans[j, 1], top)
+            run_ended = write_runs(runs, run_top, columns, counts, top, ended, pictures, mask_sizes)
+            spans[i, 0], spans[i, 1], spans[i, 2], spans[i, 3] = top, ended, run_top, run_ended
+            top, run_top = ended, run_ended
+            _add_shape(shapes, sums, i, j)
             owner[j] = i
-            gone[joining] = True
-            _place(heap, joining, False)
-            _move_pairs(i, j, first, second, contact, heads, links, gone, pair_to, heap)
-            spread_region(spread, columns, counts, starts[i], ends[i], sizes[i], pictures, mask_sizes)
-            link = heads[i]
-            while link >= 0:
-                e = link >> 1
-                link = links[link]
-                if gone[e]:
-                    continue
-                a, b = first[e], second[e]
-                other = b if a == i else a
-                evidence = mask_evidence(
-                    spread, columns, counts, starts[other], ends[other], sizes[other], pictures, mask_sizes
-                )
-                write_features(features, a, b, evidence, contact[e], sizes, sums, low, high)
-                odds[e] = _weighed(features, weights, constant)
-                _place(heap, e, _may_join(fragments, odds[e], sizes[a], sizes[b], contact[e, 0]))
-            clear_region(spread, columns, starts[i], ends[i], pictures)
+            pairs[joining, 0] = -1
+            _rank(heap, places, keys, joining, _OUT)
+            size = _move_pairs(i, j, pairs, contact, heads, links, pair_to, heap, places, keys, row)
+            spread_region(
+                on_mask, spread, columns, counts, spans[i, 0], spans[i, 1],
+                runs, spans[i, 2], spans[i, 3], mask_sizes, shapes[i, SIZE],
+            )  # fmt: skip
+            for k in range(size):
+                s = row[k, 1]
+                found[k, 0], found[k, 1], found[k, 2], found[k, 3], found[k, 4] = mask_evidence(
+                    on_mask, spread, columns, counts, spans[s, 0], runs, spans[s, 2], spans[s, 3], mask_sizes,
+                    shapes[s, SIZE],
+                )  # fmt: skip
+            clear_region(on_mask, spread, columns, spans[i, 0], spans[i, 1], runs, spans[i, 2], spans[i, 3])
+            _weigh_row(row[:size], found, pairs, contact, shapes, weights, constant, odds)
+            for k in range(size):
+                e = row[k, 0]
+                key = _key(fragments, odds[e], shapes[i, SIZE], shapes[row[k, 1], SIZE], contact[e, 0])
+                _rank(heap, places, keys, e, key)
     for s in range(region_count):
         while owner[owner[s]] != owner[s]:
             owner[s] = owner[owner[s]]
     return owner
 
 
-class Heap(NamedTuple):
-    """Pairs, the surest first, at equal log-odds the one of the smaller number.
-
-    pairs int64 (E,), of which the first `length[0]` wait; places int64 (E,) of each pair among them, -1 = none; odds
-    float64 (E,) of each pair: after a change, `_place` puts it where it belongs.
-    """
-
-    pairs: Array
-    places: Array
-    length: Array
-    odds: Array
+@njit(cache=True, nogil=True)
+def _weigh_row(row, found, pairs, contact, shapes, weights, constant, odds):
+    features = np.empty(17)
+    for k in range(len(row)):
+        e = row[k, 0]
+        evidence = found[k, 0], found[k, 1], found[k, 2], found[k, 3], found[k, 4]
+        write_features(features, pairs[e, 0], pairs[e, 1], evidence, contact, e, shapes)
+        odds[e] = _weighed(features, weights, constant)
 
 
-@njit(inline="always")
-def _place(heap, e, waits):
-    """Lets a pair wait at the place that its log-odds give it, or takes it out."""
-    pairs, places, length, odds = heap
-    place = places[e]
-    if waits:
-        if place < 0:
-            place = length[0]
-            length[0] += 1
-        _sift(pairs, places, length[0], odds, e, place)
-    elif place >= 0:
-        length[0] -= 1
-        last = pairs[length[0]]
-        places[e] = -1
-        if last != e:
-            _sift(pairs, places, length[0], odds, last, place)
+@njit(cache=True, nogil=True)
+def _add_shape(shapes, sums, i, j):
+    """Region i becomes what it and j are together."""
+    shapes[i, SIZE] += shapes[j, SIZE]
+    for k in range(sums.shape[1]):
+        sums[i, k] += sums[j, k]
+    for k in range(3):
+        shapes[i, LOW + k] = min(shapes[i, LOW + k], shapes[j, LOW + k])
+        shapes[i, HIGH + k] = max(shapes[i, HIGH + k], shapes[j, HIGH + k])
+    write_means(shapes, i, sums)
 
 
-@njit(inline="always")
-def _sift(pairs, places, length, odds, e, place):
-    """Puts pair e into the heap, of which `place` is free."""
-    while place > 0:
+# The heap holds all pairs, int32 (E,), the surest first; places int32 (E,) say where each pair stands. keys float64
+# (E,) are the log-odds of pairs that may join, and `_OUT` of all others; at equal keys the pair of the smaller number is
+# surer. Pairs int32 (E, 2) that are gone have -1 first. spans int32 (S, 4) of each region: from where to where its
+# entries are, and its runs. All is small, since these look-ups wait for memory: each join weighs tens of pairs.
+_OUT = -np.inf
+
+
+@njit(cache=True, nogil=True)
+def _rank(heap, places, keys, e, key):
+    """Gives a pair a key, and the place in the heap that goes with it."""
+    keys[e] = key
+    place, is_moving = places[e], places[e] > 0
+    while is_moving:
         above = (place - 1) >> 1
-        if not _is_surer(odds, e, pairs[above]):
-            break
-        pairs[place] = pairs[above]
-        places[pairs[place]] = place
-        place = above
-    while True:
+        other = heap[above]
+        is_moving = (keys[other] < key) | ((keys[other] == key) & (other > e))
+        if is_moving:
+            heap[place], places[other] = other, place
+            place, is_moving = above, above > 0
+    is_moving = 2 * place + 1 < len(heap)
+    while is_moving:
         below = 2 * place + 1
-        if below >= length:
-            break
-        if below + 1 < length and _is_surer(odds, pairs[below + 1], pairs[below]):
-            below += 1
-        if not _is_surer(odds, pairs[below], e):
-            break
-        pairs[place] = pairs[below]
-        places[pairs[place]] = place
-        place = below
-    pairs[place], places[e] = e, place
+        other, beside = heap[below], heap[min(below + 1, len(heap) - 1)]
+        if (keys[beside] > keys[other]) | ((keys[beside] == keys[other]) & (beside < other)):
+            other, below = beside, below + 1
+        is_moving = (keys[other] > key) | ((keys[other] == key) & (other < e))
+        if is_moving:
+            heap[place], places[other] = other, place
+            place, is_moving = below, 2 * below + 1 < len(heap)
+    heap[place], places[e] = e, place
 
 
-@njit(inline="always")
-def _is_surer(odds, e, other):
-    return odds[e] > odds[other] or (odds[e] == odds[other] and e < other)
+@njit(cache=True, nogil=True)
+def _key(fragments, odds, size_a, size_b, touching_pairs):
+    """Of a pair: its log-odds if it may join."""
+    is_fragment = touching_pairs > 0 and min(size_a, size_b) < FRAGMENT_POINTS
+    may_join = odds > ONE_THING or (fragments and is_fragment and odds > FRAGMENT_LIMIT)
+    return odds if may_join else _OUT
 
 
 @njit(inline="always")
@@ -225,61 +239,58 @@ def _log_odds(features, weights, constant):
     return out
 
 
-@njit(inline="always")
-def _may_join(fragments, odds, size_a, size_b, touching_pairs):
-    is_fragment = touching_pairs > 0 and min(size_a, size_b) < FRAGMENT_POINTS
-    return odds > ONE_THING or (fragments and is_fragment and odds > FRAGMENT_LIMIT)
-
-
 @njit(cache=True, nogil=True)
-def _linked(first, second, region_count):
+def _linked(pairs, region_count):
     """The pairs of each region as linked lists: link 2 e is pair e in the list of its first region, 2 e + 1 of its
     second; -1 ends a list."""
-    heads = np.full(region_count, -1, np.int64)
-    links = np.empty(2 * len(first), np.int64)
-    for e in range(len(first)):
-        links[2 * e], heads[first[e]] = heads[first[e]], 2 * e
-        links[2 * e + 1], heads[second[e]] = heads[second[e]], 2 * e + 1
+    heads = np.full(region_count, -1, np.int32)
+    links = np.empty(2 * len(pairs), np.int32)
+    for e in range(len(pairs)):
+        for side in range(2):
+            links[2 * e + side], heads[pairs[e, side]] = heads[pairs[e, side]], 2 * e + side
     return heads, links
 
 
 @njit(cache=True, nogil=True)
-def _move_pairs(i, j, first, second, contact, heads, links, gone, pair_to, heap):
+def _move_pairs(i, j, pairs, contact, heads, links, pair_to, heap, places, keys, row):
     """What j had pairs with, i has now; two pairs with one region become one. `pair_to` is -1 between calls."""
-    before, link = np.int64(-1), heads[i]
+    before, link = -1, heads[i]
     while link >= 0:
         e, following = link >> 1, links[link]
-        if gone[e]:
+        if pairs[e, 0] < 0:
             if before < 0:
                 heads[i] = following
             else:
                 links[before] = following
         else:
-            pair_to[second[e] if first[e] == i else first[e]] = e
+            pair_to[pairs[e, 1] if pairs[e, 0] == i else pairs[e, 0]] = e
             before = link
         link = following
     link = heads[j]
     while link >= 0:
         e, following = link >> 1, links[link]
-        if not gone[e]:
-            other = second[e] if first[e] == j else first[e]
-            if pair_to[other] >= 0:
-                contact[pair_to[other]] += contact[e]
-                gone[e] = True
-                _place(heap, e, False)
+        if pairs[e, 0] >= 0:
+            side = 0 if pairs[e, 0] == j else 1
+            other = pairs[e, 1 - side]
+            same = pair_to[other]
+            if same >= 0:
+                for k in range(4):
+                    contact[same, k] += contact[e, k]
+                pairs[e, 0] = -1
+                _rank(heap, places, keys, e, _OUT)
             else:
-                if first[e] == j:
-                    first[e] = i
-                else:
-                    second[e] = i
+                pairs[e, side] = i
                 links[link], heads[i] = heads[i], link
                 pair_to[other] = e
         link = following
-    link = heads[i]
+    size, link = 0, heads[i]
     while link >= 0:
-        e = link >> 1
-        pair_to[second[e] if first[e] == i else first[e]] = -1
-        link = links[link]
+        e, link = link >> 1, links[link]
+        other = pairs[e, 1] if pairs[e, 0] == i else pairs[e, 0]
+        row[size, 0], row[size, 1] = e, other
+        pair_to[other] = -1
+        size += 1
+    return size
 
 
 @njit(cache=True, nogil=True)
@@ -302,6 +313,6 @@ def _merge_entries(columns, counts, i, i_end, j, j_end, top):
 
 @njit(cache=True, nogil=True)
 def _longer(values, used, length):
-    out = np.empty(length, values.dtype)
+    out = np.empty((length, *values.shape[1:]), values.dtype)
     out[:used] = values[:used]
     return out

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-from ...lifting.keyframe_log import LoggedKeyframe, contingency
+from ...lifting.keyframe_log import LoggedKeyframe
 from ...types import Array
 
 # A segment is held by a mask that has more than half of its visible points, and so many.
@@ -44,34 +44,67 @@ class MaskTable:
 
 def mask_table(keyframes: Sequence[LoggedKeyframe], by_row: Array, segment_count: int) -> MaskTable:
     """The table of segments 0..S-1; by_row int32 (rows,) is the segment of each map row, below 0 = counts nowhere."""
-    owners, columns, counts = [np.empty(0, np.int64)], [np.empty(0, np.int32)], [np.empty(0, np.float32)]
+    slots = np.full(segment_count, -1, np.int32)
+    owners, columns, counts = [np.empty(0, np.int32)], [np.empty(0, np.int32)], [np.empty(0, np.float32)]
     pictures, sizes = [np.empty(0, np.int32)], [np.empty(0, np.float32)]
-    offset, picture = 0, 0
+    offset = 0
     for keyframe in keyframes:
-        labels = by_row[keyframe.rows] + np.int32(1)
         for masks, mask_count in zip(keyframe.masks, keyframe.mask_counts, strict=True):
-            present, on_mask = contingency(labels, masks, segment_count + 1, mask_count)
-            row, mask = np.nonzero(on_mask)
-            owners.append(present[row] - 1)
-            columns.append((offset + mask).astype(np.int32))
-            counts.append(on_mask[row, mask].astype(np.float32))
-            size = on_mask.sum(axis=0).astype(np.float32)
-            size[0] = 0
+            owner, column, count, size = _entries(keyframe.rows, by_row, masks, mask_count, slots, offset)
+            owners.append(owner)
+            columns.append(column)
+            counts.append(count)
             sizes.append(size)
-            pictures.append(np.full(mask_count + 1, picture, np.int32))
+            pictures.append(np.full(mask_count + 1, len(pictures) - 1, np.int32))
             offset += mask_count + 1
-            picture += 1
-    owner = np.concatenate(owners)
-    # Columns are ascending already: a stable sort keeps them so within a segment.
-    order = np.argsort(owner, kind="stable")
-    starts = np.searchsorted(owner[order], np.arange(segment_count + 1)).astype(np.int64)
-    return MaskTable(
-        starts,
-        np.concatenate(columns)[order],
-        np.concatenate(counts)[order],
-        np.concatenate(pictures),
-        np.concatenate(sizes),
+    starts, by_segment, their_counts = _sorted_by_owner(
+        segment_count, np.concatenate(owners), np.concatenate(columns), np.concatenate(counts)
     )
+    return MaskTable(starts, by_segment, their_counts, np.concatenate(pictures), np.concatenate(sizes))
+
+
+@njit(cache=True, nogil=True)
+def _entries(rows, by_row, masks, mask_count, slots, offset):
+    """Of one picture: segment, column and count of each entry, columns ascending within a segment, and the masks'
+    sizes. `slots` are -1 between calls."""
+    present, found = np.empty(len(rows), np.int32), 0
+    for row in rows:
+        segment = by_row[row]
+        if segment >= 0 and slots[segment] < 0:
+            slots[segment], present[found] = found, segment
+            found += 1
+    on_mask, filled = np.zeros((found, mask_count + 1), np.int32), 0
+    for i in range(len(rows)):
+        segment = by_row[rows[i]]
+        if segment >= 0:
+            filled += on_mask[slots[segment], masks[i]] == 0
+            on_mask[slots[segment], masks[i]] += 1
+    owner, column, count = np.empty(filled, np.int32), np.empty(filled, np.int32), np.empty(filled, np.float32)
+    sizes, e = np.zeros(mask_count + 1, np.float32), 0
+    for k in range(found):
+        slots[present[k]] = -1
+        for mask in range(mask_count + 1):
+            if on_mask[k, mask] > 0:
+                owner[e], column[e], count[e] = present[k], offset + mask, on_mask[k, mask]
+                sizes[mask] += on_mask[k, mask]
+                e += 1
+    sizes[0] = 0
+    return owner, column, count, sizes
+
+
+@njit(cache=True, nogil=True)
+def _sorted_by_owner(owner_count, owners, columns, counts):
+    """Where each owner's entries start, and the entries by owner, else in their order."""
+    starts = np.zeros(owner_count + 1, np.int64)
+    for owner in owners:
+        starts[owner + 1] += 1
+    starts = np.cumsum(starts)
+    filled, out_columns, out_counts = starts[:-1].copy(), np.empty_like(columns), np.empty_like(counts)
+    for e in range(len(owners)):
+        place = filled[owners[e]]
+        out_columns[place], out_counts[place] = columns[e], counts[e]
+        filled[owners[e]] += 1
+    return starts, out_columns, out_counts
 
 
 class Fits(NamedTuple):
@@ -97,19 +130,11 @@ def near_pairs(table: MaskTable, low: Array, high: Array, gap: float) -> tuple[A
     segments give no pairs. Gives int64 (pairs,) twice, sorted, each pair once.
     """
     segment_count = len(table.starts) - 1
-    owner = np.repeat(np.arange(segment_count), np.diff(table.starts))
-    first_of_picture = np.flatnonzero(
-        np.diff(owner * (1 + len(table.pictures)) + table.pictures[table.columns], prepend=-1)
-    )
-    seen = np.add.reduceat(table.counts, first_of_picture) if len(owner) else table.counts
-    share = table.counts / np.repeat(seen, np.diff(np.append(first_of_picture, len(owner))))
-    held = (share > 0.5) & (table.sizes[table.columns] > 0) & (table.counts >= MIN_HELD)
-    column, segment = table.columns[held], owner[held]
     # Along x, so that a search can end early.
-    rank = np.empty(segment_count, np.int64)
-    rank[np.argsort(low[:, 0], kind="stable")] = np.arange(segment_count)
-    order = np.argsort(column * np.int64(segment_count) + rank[segment])
-    keys = np.unique(_near_keys(column[order], segment[order], low, high, gap * gap))
+    along = np.argsort(low[:, 0], kind="stable")
+    held = _held(table.starts, table.columns, table.counts, table.pictures, table.sizes)
+    keys = _near_keys(along, table.starts, table.columns, held, len(table.sizes), low, high, gap * gap)
+    keys.sort()
     return keys // max(segment_count, 1), keys % max(segment_count, 1)
 
 
@@ -145,32 +170,60 @@ def _fits(thing_of_segment, by_thing, starts, columns, counts, pictures, sizes):
 
 
 @njit(cache=True, nogil=True)
-def _near_keys(column, segment, low, high, most_squared):
-    """a * S + b of each pair a < b of segments with equal column that are near, int64, repeated where several are.
+def _held(starts, columns, counts, pictures, sizes):
+    """Which entries are of a mask that holds their segment, bool."""
+    held = np.zeros(len(columns), np.bool_)
+    for s in range(len(starts) - 1):
+        e = starts[s]
+        while e < starts[s + 1]:
+            end, visible = e, np.float32(0)
+            while end < starts[s + 1] and pictures[columns[end]] == pictures[columns[e]]:
+                visible += counts[end]
+                end += 1
+            for k in range(e, end):
+                held[k] = counts[k] / visible > 0.5 and sizes[columns[k]] > 0 and counts[k] >= MIN_HELD
+            e = end
+    return held
 
-    Segments of a column come in ascending order of `low[:, 0]`.
-    """
+
+@njit(cache=True, nogil=True)
+def _near_keys(along, starts, columns, held, column_count, low, high, most_squared):
+    """a * S + b of each pair a < b of segments that a mask holds and that are near, int64, each once; `along` are the
+    segments in ascending order of `low[:, 0]`."""
+    begins = np.zeros(column_count + 1, np.int64)
+    for e in range(len(columns)):
+        begins[columns[e] + 1] += held[e]
+    begins = np.cumsum(begins)
+    ends, members = begins[:-1].copy(), np.empty(begins[-1], np.int32)
+    for s in along:
+        for e in range(starts[s], starts[s + 1]):
+            if held[e]:
+                members[ends[columns[e]]] = s
+                ends[columns[e]] += 1
+    following, looked_at_by = begins[:-1].copy(), np.full(len(along), -1, np.int32)
     keys, found = np.empty(1024, np.int64), 0
-    begin = 0
-    while begin < len(column):
-        end = begin
-        while end < len(column) and column[end] == column[begin]:
-            end += 1
-        if end - begin <= MOST_HELD:
-            for i in range(begin, end):
-                for j in range(i + 1, end):
-                    a, b = segment[i], segment[j]
-                    if max(0.0, low[b, 0] - high[a, 0]) ** 2 >= most_squared:
-                        break
-                    squared = 0.0
-                    for k in range(3):
-                        squared += max(0.0, max(low[a, k], low[b, k]) - min(high[a, k], high[b, k])) ** 2
-                    if squared < most_squared:
-                        if found == len(keys):
-                            longer = np.empty(2 * found, np.int64)
-                            longer[:found] = keys
-                            keys = longer
-                        keys[found] = min(a, b) * len(low) + max(a, b)
-                        found += 1
-        begin = end
+    for a in along:
+        for e in range(starts[a], starts[a + 1]):
+            if not held[e]:
+                continue
+            column = columns[e]
+            following[column] += 1
+            if ends[column] - begins[column] > MOST_HELD:
+                continue
+            for b in members[following[column] : ends[column]]:
+                if max(0.0, low[b, 0] - high[a, 0]) ** 2 >= most_squared:
+                    break
+                if looked_at_by[b] == a:
+                    continue
+                looked_at_by[b] = a
+                squared = 0.0
+                for k in range(3):
+                    squared += max(0.0, max(low[a, k], low[b, k]) - min(high[a, k], high[b, k])) ** 2
+                if squared < most_squared:
+                    if found == len(keys):
+                        longer = np.empty(2 * found, np.int64)
+                        longer[:found] = keys
+                        keys = longer
+                    keys[found] = min(a, b) * len(low) + max(a, b)
+                    found += 1
     return keys[:found]

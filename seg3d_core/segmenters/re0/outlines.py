@@ -44,6 +44,8 @@ class Scratch:
 
     def __init__(self) -> None:
         self._kept: dict[str, Array] = {}
+        # Of a surface that stays, what its neighbours weigh stays too.
+        self.weighed: tuple[Cloud, Neighbours, NeighbourWeights] | None = None
 
     @property
     def memory_bytes(self) -> int:
@@ -62,12 +64,16 @@ class Scratch:
 def neighbour_weights(cloud: Cloud, neighbours: Neighbours, scratch: Scratch | None = None) -> NeighbourWeights:
     """Weighed when they are asked for: most points lie amid points of one thing."""
     scratch = scratch or Scratch()
-    return NeighbourWeights(
+    if scratch.weighed is not None and scratch.weighed[0] is cloud and scratch.weighed[1] is neighbours:
+        return scratch.weighed[2]
+    weights = NeighbourWeights(
         scratch.filled("neighbours", (len(neighbours.indices),), -1, np.float32),
         np.ascontiguousarray(cloud.xyz, np.float32),
         np.ascontiguousarray(cloud.normals, np.float32),
         np.ascontiguousarray(cloud.rgb),
     )
+    scratch.weighed = cloud, neighbours, weights
+    return weights
 
 
 def voted(
@@ -248,6 +254,7 @@ def _smooth(names, shares, indptr, indices, neighbour_weight, rounds):
         for p in range(count):
             if not is_open[p]:
                 continue
+            before = names[p, 0] if names[p, 1] < 0 else -1
             things, total = _gather(p, names, shares, indptr, indices, neighbour_weight, gathered, sums)
             for k in range(SHARES):
                 names[p, k], shares[p, k] = -1, 0
@@ -260,9 +267,11 @@ def _smooth(names, shares, indptr, indices, neighbour_weight, rounds):
                     break
                 names[p, k], shares[p, k] = gathered[best], sums[best] / total
                 sums[best] = -1
-            for e in range(indptr[p], indptr[p + 1]):
-                if names[p, 1] >= 0 or names[p, 0] != names[indices[e], 0]:
-                    is_open[indices[e]] = True
+            # Around several things, and around what differs from a neighbour, all are open already.
+            if before >= 0 and (names[p, 1] >= 0 or names[p, 0] != before):
+                for e in range(indptr[p], indptr[p + 1]):
+                    if names[p, 1] >= 0 or names[p, 0] != names[indices[e], 0]:
+                        is_open[indices[e]] = True
 
 
 @njit(inline="always")

@@ -39,8 +39,8 @@ def with_shapes(
 def cells_of(owners: Array, pixels: Array, boxes: Array) -> Array:
     """Covered cells of each box, bool (m, 16, 16), rows first.
 
-    Point i at `pixels` int (n, 2) as (u, v) belongs to box `owners[i]`, below 0 to none; boxes (m, 4) xyxy. A point covers
-    what lies within half the mean distance of points, so that sparse points leave no holes.
+    Point i at `pixels` int (n, 2) as (u, v) belongs to box `owners[i]`, below 0 to none; boxes (m, 4) xyxy. A point
+    covers what lies within half the mean distance of points, so that sparse points leave no holes.
     """
     covered = _covered(np.asarray(owners, np.int32), np.asarray(pixels), np.asarray(boxes, np.float64))
     return np.unpackbits(covered.view(np.uint8), axis=1).reshape(-1, CELLS, CELLS).astype(np.bool_)

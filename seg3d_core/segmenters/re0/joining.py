@@ -184,9 +184,9 @@ def _add_shape(shapes, sums, i, j):
 
 
 # The heap holds all pairs, int32 (E,), the surest first; places int32 (E,) say where each pair stands. keys float64
-# (E,) are the log-odds of pairs that may join, and `_OUT` of all others; at equal keys the pair of the smaller number is
-# surer. Pairs int32 (E, 2) that are gone have -1 first. spans int32 (S, 4) of each region: from where to where its
-# entries are, and its runs. All is small, since these look-ups wait for memory: each join weighs tens of pairs.
+# (E,) are the log-odds of pairs that may join, and `_OUT` of all others; at equal keys the pair of the smaller number
+# is surer. Pairs int32 (E, 2) that are gone have -1 first. spans int32 (S, 4) of each region: from where to where its
+# entries are, and its runs. All is small, since each join looks up tens of pairs, and waits for memory.
 _OUT = -np.inf
 
 

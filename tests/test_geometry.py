@@ -17,7 +17,7 @@ from seg3d_core.geometry import (
     rotation_error,
     transform,
 )
-from seg3d_core.types import Camera, Instances, Masks2D
+from seg3d_core.types import Camera, Instances, Masks2D, places_among
 
 angles = st.tuples(*[st.floats(-3, 3)] * 3)
 
@@ -83,6 +83,13 @@ def test_instances_from_labels_select_and_exclusive():
     assert instances.members(0).tolist() == [20] and instances.members(1).tolist() == [10, 21, 30]
     assert instances.exclusive(ids).tolist() == [2, 0, 1, 2, 2]
     assert instances.select(np.array([1])).members(0).tolist() == [10, 21, 30]
+
+
+@given(st.sets(st.integers(0, 60)), st.lists(st.integers(-5, 70)), st.sampled_from([1, 10**9]))
+def test_ids_are_found_among_others_near_and_far_apart(known, wanted, apart):
+    ids = np.array(sorted(known), np.int64) * apart
+    places = places_among(ids, np.array(wanted, np.int64) * apart)
+    assert places.tolist() == [sorted(known).index(i) if i in known else -1 for i in wanted]
 
 
 def test_the_higher_score_owns_a_shared_point():

@@ -11,10 +11,10 @@ from seg3d_core.errors import FrameError, MapFileError
 from seg3d_core.frame_choice import share_seen_before
 from seg3d_core.perception.ground_truth import GroundTruthMasks
 from seg3d_core.runtime.offline import run_offline
-from seg3d_core.scene import Scene
+from seg3d_core.scene import Scene, boxes_of
 from seg3d_core.sources.synthetic.noise import kinect_depth
 from seg3d_core.storage import copy_scene, read_scene, restore_scene, write_scene
-from seg3d_core.types import Masks2D, Visible
+from seg3d_core.types import Cloud, Instances, Masks2D, Visible
 
 SETTINGS = {"map.voxel_size": 0.05, "re0.min_points": 20, "runtime.segment_every": 3}
 
@@ -342,3 +342,16 @@ def test_the_share_seen_before_is_that_of_the_images_cells(size):
         cells[cell] = cells.get(cell, False) or point in before
     visible = Visible(ids, pixels, np.ones(120, np.float32), ids)
     assert share_seen_before(visible, before, size) == sum(cells.values()) / len(cells)
+
+
+def test_boxes_are_the_percentiles_of_each_instance() -> None:
+    rng = np.random.default_rng(5)
+    xyz = rng.normal(size=(3000, 3)).astype(np.float32)
+    cloud = Cloud(np.arange(3000) * 3 + 2, xyz, np.zeros_like(xyz, np.uint8), np.zeros_like(xyz), np.ones(3000))
+    labels = rng.permutation(np.repeat(np.arange(7), [900, 1, 2, 99, 101, 1897, 0]))
+    instances = Instances.from_labels(labels, cloud.ids, np.ones(6, np.float32))
+    centres, extents = boxes_of(instances, cloud)
+    for k in range(5):
+        low, high = np.percentile(xyz[labels == k + 1], [1, 99], axis=0)
+        assert np.allclose(centres[k], (low + high) / 2) and np.allclose(extents[k], high - low)
+    assert not centres[5].any() and not extents[5].any(), "an instance without points has no box"

@@ -1,8 +1,9 @@
-"""What of our sparse layers, voxels and U-Nets each golden array of SegDINO3D belongs to (groups c and g)."""
+"""What of our sparse layers, voxels, U-Nets and superpoints each golden array of SegDINO3D belongs to (c, g, k)."""
 
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 from golden import Case, Golden, Pairs, features, published_state
 from torch import Tensor, nn
 
+from seg3d_core.mapping.superpoints import mesh_superpoints
 from seg3d_core.models.backbones import (
     MinkUNet,
     Points,
@@ -163,6 +165,16 @@ def voxel_case(golden: Golden) -> Pairs:
     return pairs
 
 
+def superpoint_case(golden: Golden) -> Pairs:
+    """Segments of a mesh, whose settings stand in the arrays' names."""
+    pairs: Pairs = {}
+    for key, theirs in golden.items():
+        if named := re.fullmatch(r"segments_k([\d.]+)_min(\d+)", key):
+            ours = mesh_superpoints(golden["vertices"], golden["faces"], float(named[1]), int(named[2]))
+            pairs[key] = (ours, theirs)
+    return pairs
+
+
 class _Layers:
     """Runs single layers; collects results, coordinates and both gradients."""
 
@@ -248,4 +260,5 @@ BACKBONE_CASES: dict[str, Case] = {
         for mode in ("eval", "train")
     },
     "g_voxels.npz": Case(voxel_case, 1e-6, r"s\d_(points|superpoints|superpoints_used)|pool_point_feats|voxel_size"),
+    "k_superpoints.npz": Case(superpoint_case, 0, "vertices|faces"),
 }

@@ -18,6 +18,7 @@ from seg3d_core.mapping.superpoints import (
 )
 from seg3d_core.types import Cloud
 
+GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "segdino3d"
 SPACING = 0.02
 GREY = (128, 128, 128)
 
@@ -198,8 +199,8 @@ def test_a_graph_or_labels_of_another_cloud_are_refused() -> None:
         surface_components(cloud, graph_of(cloud), np.zeros(3))
 
 
-def test_scannets_segments_of_a_mesh_are_met_exactly(shared_data: Path) -> None:
-    with np.load(shared_data.parent / "golden" / "segdino3d" / "k_superpoints.npz") as golden:
+def test_scannets_segments_of_a_mesh_are_met_exactly() -> None:
+    with np.load(GOLDEN / "k_superpoints.npz") as golden:
         for threshold, smallest in ((0.01, 20), (0.05, 20), (0.01, 5)):
             found = mesh_superpoints(golden["vertices"], golden["faces"], threshold, smallest)
             assert np.array_equal(found, golden[f"segments_k{threshold}_min{smallest}"])

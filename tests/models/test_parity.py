@@ -18,7 +18,7 @@ from seg3d_core.models.published_names import our_name, to_ours, to_published  #
 from seg3d_core.models.recover import recover_architecture  # noqa: E402
 from seg3d_core.models.segdino3d import SegDino3D  # noqa: E402
 
-GROUPS = "abcdfg"
+GROUPS = "abcdfgk"
 
 
 @pytest.mark.parametrize("name", sorted(CASES))

@@ -29,6 +29,36 @@ def test_forward_and_gradients_equal_plain_torch(library: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
+ONE_AFTER_THE_OTHER = f"""
+import sys
+from seg3d_core.errors import ConfigError
+from seg3d_core.models.sparse import find_backend
+
+first, second = sys.argv[1:]
+try:
+    find_backend(first, first)
+except ConfigError as error:
+    print(error)
+    sys.exit({NOT_INSTALLED})
+try:
+    find_backend(second, second)
+except ConfigError as error:
+    assert "in one process" in str(error), error
+else:
+    sys.exit("both are loaded")
+"""
+
+
+@pytest.mark.parametrize("order", [("minkowski", "spconv"), ("spconv", "minkowski")])
+def test_the_second_library_is_refused_where_the_first_is_at_work(order: tuple[str, str]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", ONE_AFTER_THE_OTHER, *order], capture_output=True, text=True, check=False
+    )
+    if done.returncode == NOT_INSTALLED:
+        pytest.skip(done.stdout.strip())
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.parametrize(("wanted", "loaded"), [("minkowski", "spconv"), ("spconv", "MinkowskiEngine")])
 def test_both_libraries_in_one_process_are_refused(wanted: str, loaded: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, loaded, sys)

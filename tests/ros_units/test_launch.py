@@ -80,13 +80,15 @@ def test_defaults_of_arguments_do_not_override_the_parameter_file(monkeypatch):
 
 
 def test_arguments_that_are_given_go_on_top_of_the_file(monkeypatch):
-    node, _ = node_of({"map_frame": "odom", "sync_slop": "0.05", "rviz": "true", "camera_frame": ""}, monkeypatch)
+    given = {"map_frame": "odom", "sync_slop": "0.05", "rviz": "true", "camera_frame": "", "core": "segdino3d"}
+    node, _ = node_of(given, monkeypatch)
     file, values = node["parameters"]
     assert file == "params_file"
     assert values == {
         "map_frame": ("map_frame", str),
         "sync_slop": ("sync_slop", float),
         "camera_frame": ("camera_frame", str),
+        "core": ("core", str),
     }
 
 

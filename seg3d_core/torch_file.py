@@ -136,6 +136,9 @@ def read_torch_file(path: Path, under: str = "", allow_unknown: bool = False) ->
         return _read_zip(path, under, allow_unknown) if is_zip else _read_legacy(path, under, allow_unknown)
     except _RefusedError as error:
         raise WeightsError(f"{path} cannot be read as PyTorch weights: {error}") from None
+    except KeyError as error:
+        reason = f"it refers to {error}, which is not in it"
+        raise WeightsError(f"{path} is damaged or no file of PyTorch weights: {reason}") from error
     except (OSError, ValueError, TypeError, LookupError, EOFError, OverflowError, struct.error) as error:
         raise WeightsError(f"{path} is damaged or no file of PyTorch weights: {error}") from error
     except (zipfile.BadZipFile, RuntimeError, MemoryError) as error:

@@ -316,3 +316,9 @@ def test_what_torch_saves_is_read_as_torch_reads_it(tmp_path, is_zip) -> None:
     for name, values in expected.items():
         assert found[name].dtype == values.dtype
         assert np.array_equal(found[name], values)
+
+
+def test_a_text_is_told_from_weights(tmp_path) -> None:
+    (tmp_path / "w.pth").write_text("hello\n")
+    with pytest.raises(WeightsError, match="no file of PyTorch weights: it refers to 101, which is not in it"):
+        read_torch_file(tmp_path / "w.pth")

@@ -93,6 +93,7 @@ def describe(weights: Weights, sizes: SizeChoice = "auto") -> tuple[Architecture
     """
     notes: list[str] = []
     if not weights.is_whole:
+        recover_backbone(weights.shapes)
         raise WeightsError(
             "these weights are a backbone alone: training can start from them, segmenting needs a decoder"
         )
@@ -243,10 +244,7 @@ def convert(
     """
     weights = read_weights(source)
     if not weights.is_whole:
-        kind, channels = recover_backbone(weights.shapes)
-        return to_bytes(weights, half), [
-            f"a {kind} backbone of {channels} input channels alone: training can start from it"
-        ]
+        return to_bytes(weights, half), [_backbone_note(source, weights)]
     if features_2d is not None:
         if weights.features_2d not in (None, features_2d):
             raise WeightsError(
@@ -260,6 +258,14 @@ def convert(
     except WeightsError as error:
         raise WeightsError(f"{source}: {error}") from None
     return to_bytes(Weights(model.state_dict(), architecture, features, weights.class_names), half), notes
+
+
+def _backbone_note(source: str | Path, weights: Weights) -> str:
+    try:
+        kind, channels = recover_backbone(weights.shapes)
+    except WeightsError as error:
+        raise WeightsError(f"{source}: {error}") from None
+    return f"a {kind} backbone of {channels} input channels alone: training can start from it"
 
 
 def _read_safetensors(path: Path) -> Weights:

@@ -76,7 +76,9 @@ def recover_backbone(shapes: Shapes) -> tuple[BackboneKind, int]:
     for kind, name in _STEMS.items():
         if name in shapes:
             return kind, _stem_channels(kind, tuple(shapes[name]))
-    raise WeightsError(f"no backbone of ours: none of {', '.join(_STEMS.values())} is there")
+    raise WeightsError(
+        f"these are no weights of SegDINO3D: none of {', '.join(_STEMS.values())}, a backbone's first, is there"
+    )
 
 
 def is_stem(name: str) -> bool:

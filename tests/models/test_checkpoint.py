@@ -230,12 +230,11 @@ def test_files_that_are_no_weights_are_named(tmp_path, content) -> None:
 
 
 def test_other_networks_are_named_as_such(tmp_path) -> None:
-    torch.save({"model": {"backbone.conv1.weight": torch.zeros(2)}}, tmp_path / "w.pth")
-    with pytest.raises(WeightsError, match="a backbone alone"):
-        checkpoint.load_model(tmp_path / "w.pth", SETTINGS)
-    torch.save({"model": {"decoder.out_norm.weight": torch.zeros(2)}}, tmp_path / "w.pth")
-    with pytest.raises(WeightsError, match="no backbone of ours"):
-        checkpoint.load_model(tmp_path / "w.pth", SETTINGS)
+    for name in ("backbone.conv1.weight", "decoder.out_norm.weight", "image_encoder.norm.weight"):
+        torch.save({"model": {name: torch.zeros(2)}}, tmp_path / "w.pth")
+        for read in (lambda path: checkpoint.load_model(path, SETTINGS), checkpoint.convert):
+            with pytest.raises(WeightsError, match=r"w\.pth: these are no weights of SegDINO3D"):
+                read(tmp_path / "w.pth")
 
 
 @pytest.mark.parametrize("architecture", [MLP, BASELINE], ids=["boxes", "no positions"])

@@ -76,7 +76,10 @@ def find_backend(name: str, convention: str) -> Backend:
     if name not in BACKENDS:
         raise ConfigError(f"The sparse backend {name!r} does not exist: choose one of {', '.join(BACKENDS)}")
     if name != convention:
-        raise ConfigError(f"This network follows {convention}'s conventions, which {name} does not compute: use torch")
+        raise ConfigError(
+            f"This network follows {convention}'s conventions, which {name} does not compute: use torch or "
+            f"{convention} (segdino3d.sparse_backend)"
+        )
     other = _MODULES["spconv" if name == "minkowski" else "minkowski"]
     if other in sys.modules:
         raise ConfigError(f"{_MODULES[name]} and {other} give wrong sums in one process: use one of them, or torch")

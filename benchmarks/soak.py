@@ -164,7 +164,8 @@ def soak(target: Target, lap: Lap, minutes: float, rate: float, every: float, re
         things = target.things()
         time.sleep(min(rest, 0.5))
         at_rest = {"s": time.monotonic() - start, "lap": number, "resident at rest MB": target.resident_mb()}
-        out.laps.append({**at_rest, **compare(before, things)})
+        accounted = sum(value for name, value in target.readings().items() if name.endswith(" MB"))
+        out.laps.append({**at_rest, "accounted MB": accounted, **compare(before, things)})
         before, number = things, number + 1
     return out
 
@@ -205,7 +206,8 @@ def summary(record: Record, warm_up: float) -> dict[str, Any]:
         "laps": len(record.laps),
         "resident MB at rest, at the end": record.laps[-1]["resident at rest MB"],
         GROWTH: slope(record.laps, "resident at rest MB", warm_up),
-        "the same of all samples": slope(samples, "resident MB", warm_up),
+        "of that, what parts with a budget grew": slope(record.laps, "accounted MB", warm_up),
+        "MB per 10 min after warm-up, all samples": slope(samples, "resident MB", warm_up),
         "growth after warm-up MB": late[-1]["resident MB"] - late[0]["resident MB"],
         "things compared": sum(lap["things"] for lap in settled),
         "ids kept": sum(lap["kept"] for lap in settled),

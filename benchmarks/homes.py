@@ -53,14 +53,14 @@ def truth_of(scene: Path) -> tuple[Array, Array]:
 def masks_for(name: str, scene: Path, config: Config) -> MaskGenerator:
     """`gt`, a generator, or a folder of label images, with `{scene}` in it.
 
-    `mobile_sam@1024` is of a larger image, `mobile_sam+nested` keeps wholes beside their parts; so do others that take
-    MobileSAM.
+    `mobile_sam@1024` is of a larger image, `mobile_sam+parts` leaves the wholes out that overlap their parts; so do
+    others that take MobileSAM.
     """
-    plain = name.removesuffix("+nested")
+    plain = name.removesuffix("+parts")
     generator, _, side = plain.partition("@")
     if generator in GENERATORS:
         changes: dict[str, object] = {"masks": generator, **({"sam_side": int(side)} if side else {})}
-        changes |= {"sam_nested": True} if plain != name else {}
+        changes |= {"sam_nested": False} if plain != name else {}
         perception = config.perception.model_copy(update=changes)
         return build_masks(config.model_copy(update={"perception": perception}))
     return LabelFiles(scene / "instance" if name == "gt" else name.replace("{scene}", scene.name))

@@ -5,8 +5,8 @@
 Scenes are in ScanNet's exported layout with `instance/`, `points.npz` (`xyz`, `instance`) and `instances.json`. Every
 frame is streamed through the scene, into our own fused map. Masks `gt` are the pictures of `instance/`; a folder of
 label PNGs may hold `{scene}` where the scene's name goes; `mobile_sam@1024`, `fused@768` and `both@1024` take a larger
-image than 512 pixels, `mobile_sam+parts` and `both+parts` leave wholes out that overlap their parts. May be given several times.
-Prints a table and writes docs/results/house.md (or `--out`).
+image than 512 pixels, `mobile_sam+parts` and `both+parts` leave wholes out that overlap their parts. May be given
+several times. Prints a table and writes docs/results/house.md (or `--out`).
 
 Protocol: ScanNet's, class-agnostic. Things of at least 100 points of `points.npz` count; structure and carpets are
 void. Each of these points takes the instance of the nearest map point within two voxels.

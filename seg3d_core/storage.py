@@ -104,7 +104,10 @@ def restore_scene(scene: Scene, saved: SavedScene) -> None:
             f"the file holds a {saved.map_kind} map, this scene a {map_kind_of(scene)} one: "
             "fixed maps go with a given cloud of points, fused ones without",
         )
-    voxel = float(saved.config.get("map", {}).get("voxel_size", scene.config.map.voxel_size))
+    try:
+        voxel = float(saved.config.get("map", {}).get("voxel_size", scene.config.map.voxel_size))
+    except (AttributeError, TypeError, ValueError) as error:
+        raise MapFileError("damaged", f"the map's settings are not valid: no map.voxel_size ({error})") from None
     if saved.map_kind == "fused" and voxel != scene.config.map.voxel_size:
         raise MapFileError(
             "wrong_voxel_size",

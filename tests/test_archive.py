@@ -144,8 +144,9 @@ def test_full_disk_is_named():
 
 def test_missing_and_foreign_files(tmp_path: Path):
     assert code_of(tmp_path / "none.seg3d") == "not_found"
-    (tmp_path / "text").write_text("hello")
-    assert code_of(tmp_path / "text") == "not_a_map"
+    for number, content in enumerate((b"hello", b"GIF89a", b"PK\x03\x05", b"\0" * 100)):
+        (tmp_path / f"foreign{number}").write_bytes(content)
+        assert code_of(tmp_path / f"foreign{number}") == "not_a_map"
     assert code_of(make(tmp_path / "zip", [("readme.txt", b"hello")])) == "not_a_map"
     assert code_of(make(tmp_path / "other", [("meta.json", b'{"format": "cake"}')])) == "not_a_map"
     (tmp_path / "empty").touch()

@@ -41,7 +41,7 @@ ifeq ($(TEXT),none)
 EXTRAS := $(EXTRAS:%,offline=%)
 endif
 
-.PHONY: help install demo test lint docs wheel wheel-lowest coverage colcon benchmarks soak pythons minkowski clean
+.PHONY: help install demo test lint docs wheel wheel-lowest coverage mutation colcon benchmarks soak pythons minkowski clean
 
 help:
 	@echo "make demo [SCENE=PATH|synthetic]   map a furnished flat over ROS 2, ask for three things, look at $(OUT)"
@@ -50,6 +50,7 @@ help:
 	@echo "make docs                          the API reference in out/docs; a broken link is an error, in Markdown files too"
 	@echo "make wheel                         sdist and wheel in dist, tried in an empty environment (PYTHONS='python3.10 python3.12')"
 	@echo "make coverage                      lines and branches of seg3d_core and seg3d_ros that the tests reach (minutes)"
+	@echo "make mutation [MUTANTS=60]         spoil seg3d_core in many places and see which the tests miss (an hour)"
 	@echo "make colcon                        colcon build and test against the ROS 2 wheels"
 	@echo "make benchmarks                    the tables in docs/results"
 	@echo "make soak [MINUTES=60]             memory, latency and ids of a stream that starts over, docs/results/soak.md"
@@ -132,6 +133,11 @@ wheel-lowest:
 
 coverage: install $(VENV)/.test
 	$(RUN) -m pytest -n 2 --dist loadgroup tests --cov --cov-report=term --cov-report=html:out/coverage
+
+MUTANTS ?= 60
+mutation: install $(VENV)/.test
+	$(BIN)/pip install -q --no-build-isolation -e ".[mutation]"
+	$(BIN)/python benchmarks/mutation.py --mutants $(MUTANTS)
 
 # The root's own tests run under `make test`; here those that need no ROS graph, so that nothing runs twice.
 colcon: $(NODE) $(VENV)/.test

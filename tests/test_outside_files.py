@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import struct
 import tracemalloc
 import zipfile
@@ -33,6 +34,27 @@ def test_arrays_are_read_as_numpy_reads_them(tmp_path_factory, array):
     for found in (one, *both.values()):
         assert found.dtype == array.dtype and found.shape == array.shape
         assert found.tobytes() == array.tobytes() and found.flags.writeable
+
+
+@pytest.mark.parametrize(("change", "says"), [(0, None), (1, "does not fit"), (-1, "does not fit")])
+def test_a_large_array_is_whole_or_refused(tmp_path, change, says):
+    array = np.arange(330_000, dtype=np.int64)[::-1]
+    np.save(tmp_path / "a.npy", array)
+    content = (tmp_path / "a.npy").read_bytes()
+    (tmp_path / "a.npy").write_bytes(content[: len(content) + min(change, 0)] + bytes(max(change, 0)))
+    if says is None:
+        assert np.array_equal(array_file.read_npy(tmp_path / "a.npy"), array)
+    else:
+        with pytest.raises(ValueError, match=says):
+            array_file.read_npy(tmp_path / "a.npy")
+
+
+@pytest.mark.parametrize(("sent", "says"), [(2_639_999, "cut short"), (2_640_001, "more bytes than promised")])
+def test_a_stream_of_another_length_than_it_said_is_refused(sent, says):
+    """As a member of a zip may be, whose table says what its bytes do not hold."""
+    header = npy("{'descr': '|u1', 'fortran_order': False, 'shape': (2640000,), }")
+    with pytest.raises((ValueError, EOFError), match=says):
+        array_file.read_array(io.BytesIO(header + bytes(sent)), len(header) + 2_640_000)
 
 
 def npy(header: str, body: bytes = b"") -> bytes:

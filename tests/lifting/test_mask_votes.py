@@ -125,3 +125,14 @@ def test_restore_refuses_arrays_that_do_not_fit() -> None:
     state = {**votes.state(), "weights": np.zeros((3, 2), np.uint16)}
     with pytest.raises(MapFileError, match="do not belong together"):
         votes.restore(state)
+
+
+@pytest.mark.parametrize("slots", [1, 3])
+def test_a_row_takes_six_bytes_a_slot_and_two_more(slots: int) -> None:
+    """A label, its weight, and the sightings: what memory budgets reckon with."""
+    votes = MaskVotes(slots)
+    assert votes.memory_bytes == 0
+    for rows in (10, 7, 11, 400):
+        votes.grow(rows)
+        assert len(votes) >= rows
+        assert votes.memory_bytes == len(votes) * (6 * slots + 2)

@@ -58,6 +58,18 @@ def test_the_medoid_of_any_shape_is_that_of_all_pairs(name) -> None:
 
 def test_among_equals_the_first_is_the_medoid() -> None:
     assert medoid(np.ones((500, 3))) == 0
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(-60, 60), min_size=2, max_size=40, unique=True))
+def test_on_a_line_the_first_of_the_two_in_the_middle_is_the_medoid(places) -> None:
+    """Their sums are equal, though one of them may be much nearer to the mean."""
+    xyz = np.zeros((len(places), 3))
+    # Far outliers take the mean to one side.
+    xyz[:, 0] = [place + 1000 * (place > 50) for place in places]
+    order = np.argsort(xyz[:, 0])
+    middle = order[(len(places) - 1) // 2 : len(places) // 2 + 1]
+    assert medoid(xyz) == middle.min()
     assert medoid(np.array([[9.0, 0, 0], [1, 0, 0], [1, 0, 0], [0, 0, 0]])) == 1
 
 

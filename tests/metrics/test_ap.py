@@ -83,3 +83,15 @@ def test_transfer_takes_the_nearest_label_within_the_radius() -> None:
 
 def test_transfer_from_an_empty_map_is_nothing() -> None:
     np.testing.assert_array_equal(transfer(np.empty((0, 3)), np.zeros((2, 3)), np.empty(0, np.int32), 0.05), [0, 0])
+
+
+def test_precision_and_recall_stand_where_their_harmonic_mean_is_largest() -> None:
+    """Not where their product is: 1 x 0.5 is more than 0.7 x 0.7."""
+    truth = 5000 + np.repeat(np.arange(1, 11), 100)
+    whole = truth == 5000 + np.arange(1, 11)[:, None]
+    # Five found surely; of five more that are less sure, two are right and three repeat what was found.
+    masks = whole[[0, 1, 2, 3, 4, 5, 6, 0, 1, 2]]
+    scores = np.repeat([0.9, 0.4], 5)
+    result = average_precision([SceneEvaluation.from_masks(truth, masks, np.full(10, 5), scores)], [5])
+    assert np.allclose(result.precision[5], 0.7) and np.allclose(result.recall[5], 0.7)
+    assert result.mean_precision() == result.mean_recall() == pytest.approx((0.7, 0.7, 0.7))

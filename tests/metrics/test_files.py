@@ -19,7 +19,7 @@ from seg3d_core.metrics.benchmark_text import (
     write_predictions_text,
     write_truth_text,
 )
-from seg3d_core.metrics.ground_truth import GroundTruth, read_house, read_truth_npz, write_truth_npz
+from seg3d_core.metrics.ground_truth import GroundTruth, read_house, read_truth_npz, truth_from_masks, write_truth_npz
 from seg3d_core.metrics.predictions import Predictions, read_predictions_npz, write_predictions_npz
 from seg3d_core.metrics.scene_files import find_predictions, find_truth, pair
 from seg3d_core.metrics.transfer import Transfer, on_vertices
@@ -335,3 +335,12 @@ def test_scenes_pair_by_name(tmp_path: Path) -> None:
     with pytest.raises(Seg3DError, match="no scene has both"):
         pair(found[2:], true, only_common=True)
     assert [(a.scene, b.scene) for a, b in pair(found[2:], true[2:])] == [("x", "y")]
+
+
+def test_masks_become_ids_of_label_and_number_and_structure_becomes_void() -> None:
+    masks = np.eye(5, 7, dtype=bool)
+    masks[4, 3] = True
+    truth = truth_from_masks(masks, np.array([2, 0, 1, 4, 3]), thing_ids=[5, 36, 1191])
+    # The later mask holds what two claim.
+    assert truth.ids.tolist() == [5001, 0, 0, 36005, 36005, 0, 0]
+    assert truth.xyz is None and not truth.names

@@ -1,0 +1,311 @@
+"""Which faults would the tests miss? cosmic-ray spoils one place of the code at a time, and the tests of its room run.
+
+    python benchmarks/mutation.py [--rooms lifting ...] [--mutants 60] [--seed 0] [--again] [--out FILE]
+
+Works in a copy of the tree. A place is drawn by what stands there: after changes elsewhere the same ones are drawn.
+Every mutant has a limit of processor time; one that reaches it counts as found. `--again` tries what survived the last
+run, which is kept in out/mutation, against the tests of now. Prints a table and writes docs/results/mutation.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import hashlib
+import os
+import resource
+import shlex
+import shutil
+import sqlite3
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+from common import RESULTS, ROOT, about, table, write_page
+from cosmic_ray.config import serialize_config
+from cosmic_ray.work_db import WorkDB, use_db
+from cosmic_ray.work_item import MutationSpec, TestOutcome, WorkerOutcome, WorkItem, WorkResult
+
+Place = tuple[int, int]  # line and column
+
+SESSIONS = ROOT / "out" / "mutation"
+_SECONDS = 20  # of processor time, on top of three times what the tests take
+
+
+@dataclass(frozen=True)
+class Room:
+    """`kernels`: Numba is `off`, keeps what it compiled (`cached`), or compiles all `afresh` for each mutant."""
+
+    name: str
+    modules: tuple[str, ...]
+    tests: tuple[str, ...]
+    kernels: str
+    without: tuple[str, ...] = ()
+
+    @property
+    def session(self) -> Path:
+        """What cosmic-ray knows of its mutants."""
+        return SESSIONS / f"{self.name.replace(', ', '_').replace(' ', '_')}.sqlite"
+
+    @property
+    def first(self) -> Path:
+        """The session as it was before the first `--again`."""
+        return self.session.with_suffix(".first.sqlite")
+
+
+# Kernels that other files call are part of those files' compiled code too, which Numba does not see as changed.
+_SHARED_KERNELS = ("seg3d_core/mapping/block_index.py", "seg3d_core/mapping/neighbours.py")
+ROOMS = (
+    Room("lifting", ("seg3d_core/lifting",), ("tests/lifting",), "off"),
+    Room("metrics", ("seg3d_core/metrics",), ("tests/metrics",), "cached"),
+    Room(
+        "storage",
+        ("seg3d_core/storage.py", "seg3d_core/archive.py", "seg3d_core/array_file.py"),
+        (
+            "tests/test_archive.py",
+            "tests/test_storage.py",
+            "tests/test_outside_files.py",
+            "tests/test_scene.py",
+            "tests/test_corrected_scene.py::test_a_map_of_before_corrections_loads_and_says_that_it_stays",
+        ),
+        "cached",
+    ),
+    Room("mapping", ("seg3d_core/mapping",), ("tests/mapping",), "cached", _SHARED_KERNELS),
+    Room(
+        "mapping, shared kernels",
+        _SHARED_KERNELS,
+        (
+            "tests/mapping/test_point_map_twin.py",
+            "tests/mapping/test_neighbours.py",
+            "tests/mapping/test_nearest_table.py",
+        ),
+        "afresh",
+    ),
+)
+
+
+@dataclass(frozen=True, order=True)
+class Survivor:
+    module: str
+    line: int
+    definition: str
+    before: str
+    after: str
+
+
+@dataclass(frozen=True)
+class Score:
+    """`first` is the number of survivors before `--again`."""
+
+    room: Room
+    places: int
+    tried: int
+    first: int
+    survivors: tuple[Survivor, ...]
+
+    def cells(self) -> list[object]:
+        found = self.tried - len(self.survivors)
+        share = f"{100 * found / self.tried:.0f} %" if self.tried else "-"
+        first = f"{100 * (self.tried - self.first) / self.tried:.0f} %" if self.tried else "-"
+        return [self.room.name, self.places, self.tried, found, len(self.survivors), first, share]
+
+
+@contextmanager
+def copied_tree() -> Iterator[Path]:
+    """What git knows and what is new, in a temporary folder."""
+    listed = ["git", "-C", str(ROOT), "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    names = subprocess.run(listed, capture_output=True, text=True, check=True).stdout.split("\0")
+    with tempfile.TemporaryDirectory(prefix="mutation-") as folder:
+        for name in filter(None, names):
+            if (ROOT / name).is_file():
+                target = Path(folder, name)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(ROOT / name, target)
+        yield Path(folder)
+
+
+def environment_of(room: Room, tree: Path) -> dict[str, str]:
+    """Only the copy's code, no plugins, and the same examples of hypothesis every time (what CI stands for)."""
+    return {
+        **os.environ,
+        "PYTHONPATH": str(tree),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+        "CI": "true",
+        "NUMBA_CACHE_DIR": str(tree / ".kernels"),
+        "NUMBA_DISABLE_JIT": str(int(room.kernels == "off")),
+        "NUMBA_NUM_THREADS": "1",
+        "OMP_NUM_THREADS": "1",
+    }
+
+
+def test_command(room: Room, seconds: int) -> list[str]:
+    pytest = f"{sys.executable} -m pytest -x -q -W ignore {' '.join(room.tests)}"
+    afresh = "rm -rf $NUMBA_CACHE_DIR; " if room.kernels == "afresh" else ""
+    return ["sh", "-c", f"ulimit -t {seconds}; {afresh}exec {pytest}"]
+
+
+def seconds_allowed(room: Room, tree: Path) -> int:
+    """Runs the tests on the code as it is, twice: the first time compiles."""
+    for _ in range(2):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        done = subprocess.run(
+            test_command(room, 600), cwd=tree, env=environment_of(room, tree), capture_output=True, text=True
+        )
+        if done.returncode:
+            raise SystemExit(f"the tests of {room.name} fail without any mutant:\n{done.stdout[-3000:]}")
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return round(_SECONDS + 3 * (after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime))
+
+
+def cosmic_ray(step: str, room: Room, tree: Path, seconds: int) -> None:
+    config = {
+        "module-path": list(room.modules),
+        "excluded-modules": list(room.without),
+        "test-command": shlex.join(test_command(room, seconds)),
+        "timeout": 20.0 * seconds,
+        "distributor": {"name": "local"},
+    }
+    file = tree / "cosmic-ray.toml"
+    file.write_text(serialize_config(config), encoding="utf-8")
+    program = [str(Path(sys.executable).with_name("cosmic-ray")), step, str(file), str(room.session)]
+    subprocess.run(program, cwd=tree, env=environment_of(room, tree), check=True)
+
+
+def declared_only(source: str) -> list[tuple[Place, Place]]:
+    """Where decorators and annotations begin and end: a change there changes nothing that runs."""
+    parts: list[ast.expr | None] = []
+    for node in ast.walk(ast.parse(source)):
+        parts += [
+            *getattr(node, "decorator_list", []),
+            getattr(node, "annotation", None),
+            getattr(node, "returns", None),
+        ]
+    return [
+        # A decorator's @ stands before it.
+        ((part.lineno, part.col_offset - 1), (part.end_lineno or 0, part.end_col_offset or 0))
+        for part in parts
+        if part is not None
+    ]
+
+
+def draw(db: WorkDB, count: int, seed: int, tree: Path) -> None:
+    """One mutant at each of `count` places; all others are marked as skipped."""
+    sources = {path: (tree / path).read_text(encoding="utf-8") for path in modules_of(db.work_items)}
+    declared = {path: declared_only(source) for path, source in sources.items()}
+    lines = {path: source.splitlines() for path, source in sources.items()}
+
+    def rank(item: WorkItem) -> str:
+        place = item.mutations[0]
+        text = lines[str(place.module_path)][place.start_pos[0] - 1].strip()
+        words = (seed, place.module_path, place.definition_name, place.operator_name, place.operator_args, text)
+        return hashlib.sha256(repr((*map(str, words), place.start_pos[1])).encode()).hexdigest()
+
+    drawn: dict[tuple[Path, tuple[int, int]], WorkItem] = {}
+    for item in sorted(db.work_items, key=rank):
+        place = item.mutations[0]
+        if not any(start <= place.start_pos < end for start, end in declared[str(place.module_path)]):
+            drawn.setdefault((place.module_path, place.start_pos), item)
+    kept = {item.job_id for item in list(drawn.values())[:count]}
+    skipped = [item.job_id for item in db.work_items if item.job_id not in kept]
+    db.set_multiple_results(skipped, WorkResult(WorkerOutcome.SKIPPED, output=str(len(drawn))))
+
+
+def modules_of(items: Iterable[WorkItem]) -> set[str]:
+    return {str(mutation.module_path) for item in items for mutation in item.mutations}
+
+
+def try_mutants(room: Room, count: int, seed: int, again: bool, tree: Path) -> None:
+    """Runs what is pending in the room's session, a new one unless `again`."""
+    SESSIONS.mkdir(parents=True, exist_ok=True)
+    seconds = seconds_allowed(room, tree)
+    if not again:
+        room.session.unlink(missing_ok=True)
+        room.first.unlink(missing_ok=True)
+        cosmic_ray("init", room, tree, seconds)
+        with use_db(str(room.session)) as db:
+            draw(db, count, seed, tree)
+    elif not room.session.is_file():
+        raise SystemExit(f"no run of {room.name} before this one: leave --again away")
+    else:
+        retry_survivors(room)
+    cosmic_ray("exec", room, tree, seconds)
+
+
+def retry_survivors(room: Room) -> None:
+    if not room.first.exists():
+        shutil.copyfile(room.session, room.first)
+    with sqlite3.connect(room.session) as session:
+        session.execute("DELETE FROM work_results WHERE test_outcome = 'SURVIVED'")
+
+
+def score_of(room: Room) -> Score:
+    tried, places, survivors = outcomes(room.session)
+    first = outcomes(room.first)[2] if room.first.exists() else survivors
+    return Score(room, places, tried, len(first), tuple(survivors))
+
+
+def outcomes(session: Path) -> tuple[int, int, list[Survivor]]:
+    """How many mutants were tried, at how many places there could have been one, and which of them survived."""
+    with use_db(str(session), WorkDB.Mode.open) as db:
+        done = db.completed_work_items
+    results = [(item.mutations[0], result) for item, result in done if result.worker_outcome == WorkerOutcome.NORMAL]
+    places = {result.output for _, result in done if result.worker_outcome == WorkerOutcome.SKIPPED}
+    survivors = [described(place, result) for place, result in results if result.test_outcome == TestOutcome.SURVIVED]
+    return len(results), int(places.pop()) if places else len(results), sorted(survivors)
+
+
+def described(place: MutationSpec, result: WorkResult) -> Survivor:
+    diff = [line for line in (result.diff or "").splitlines() if not line.startswith(("---", "+++"))]
+    before, after = ("".join(line[1:].strip() for line in diff if line.startswith(sign)) for sign in "-+")
+    return Survivor(str(place.module_path), place.start_pos[0], place.definition_name or "", before, after)
+
+
+def report(scores: list[Score], seed: int) -> str:
+    head = ["room", "places", "tried", "found", "survived", "found at first", "found now"]
+    lists = "\n\n".join(f"## What survived: {score.room.name}\n\n{survivor_table(score)}" for score in scores)
+    return f"""# Mutation testing
+
+{about("cosmic-ray " + version("cosmic-ray"))}
+
+At places of each room, drawn with seed {seed}, one change: another operator, comparison or number, `not` before a
+condition, `break` for `continue`, a loop that does not run, another exception caught. Then the room's own tests run
+until one fails: the change is *found*, as is one that takes {_SECONDS} s and three times the time of the tests.
+Decorators and annotations are left out. *At first*: before the tests that were written after a look at the survivors.
+
+{table(head, (score.cells() for score in scores))}
+
+{lists}
+"""
+
+
+def survivor_table(score: Score) -> str:
+    def code(text: str) -> str:
+        return f"`` {text.replace('|', chr(92) + '|')} ``"
+
+    rows = ([f"{Path(s.module).name}:{s.line}", s.definition, code(s.before), code(s.after)] for s in score.survivors)
+    return table(["where", "in", "code", "mutant"], rows) if score.survivors else "Nothing."
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rooms", nargs="+", choices=[room.name for room in ROOMS], help="all by default")
+    parser.add_argument("--mutants", type=int, default=60, help="of each room")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--again", action="store_true", help="only what survived the last run")
+    parser.add_argument("--out", type=Path, default=RESULTS / "mutation.md")
+    arguments = parser.parse_args()
+    for room in ROOMS:
+        if room.name in (arguments.rooms or [room.name]):
+            with copied_tree() as tree:
+                try_mutants(room, arguments.mutants, arguments.seed, arguments.again, tree)
+    write_page(arguments.out, report([score_of(room) for room in ROOMS if room.session.exists()], arguments.seed))
+
+
+if __name__ == "__main__":
+    main()

@@ -152,6 +152,12 @@ def test_npz_predictions_round_trip(tmp_path: Path, changed: dict) -> None:
     assert_equal(read_predictions_npz(tmp_path / "a.npz"), two_predictions(**changed))
 
 
+def test_npz_predictions_may_be_empty_in_the_middle_and_at_the_ends(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", indptr=[0, 0, 2, 2, 3, 3], members=[4, 1, 0], points=5, scores=np.ones(5))
+    found = read_predictions_npz(tmp_path / "a.npz")
+    assert found.indptr.tolist() == [0, 0, 2, 2, 3, 3] and found.members.tolist() == [1, 4, 0]
+
+
 def test_npz_masks(tmp_path: Path) -> None:
     np.savez(
         tmp_path / "a.npz",

@@ -204,6 +204,23 @@ def test_overlapping_members_are_refused(tmp_path: Path):
     assert code_of(path) == "damaged"
 
 
+@pytest.mark.parametrize(("field", "value"), [(8, 1), (10, zipfile.ZIP_DEFLATED)], ids=["encrypted", "compressed"])
+def test_members_that_say_they_are_encrypted_or_compressed_are_refused(path: Path, field: int, value: int):
+    data = bytearray(path.read_bytes())
+    entry = data.rindex(b"PK\x01\x02")
+    data[entry + field] = value
+    path.write_bytes(data)
+    with pytest.raises(MapFileError, match="is compressed or encrypted") as caught:
+        read_archive(path)
+    assert caught.value.code == "damaged"
+
+
+def test_the_part_that_is_damaged_is_named_with_the_reason(tmp_path: Path):
+    text = "{'descr': '<f8', 'fortran_order': False, 'shape': (3,), }"
+    with pytest.raises(MapFileError, match=r"'arrays/x\.npy': shape \(3,\) of float64 does not fit the 8 bytes"):
+        read_archive(with_array(tmp_path / "m", npy(text, bytes(8))))
+
+
 @pytest.mark.filterwarnings("ignore:Duplicate name")
 def test_names_twice_or_outside(tmp_path: Path):
     assert code_of(make(tmp_path / "m", [("meta.json", header()), ("blobs/a", b"1"), ("blobs/a", b"2")])) == "damaged"

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from seg3d_core.metrics.ap import OVERLAPS, SceneEvaluation, average_precision, transfer
+from seg3d_core.metrics.ap import OVERLAPS, SceneEvaluation, average_precision, nearest_within, transfer
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "ap"
 EXPECTED = json.loads((GOLDEN / "expected.json").read_text())
@@ -82,6 +82,7 @@ def test_transfer_takes_the_nearest_label_within_the_radius() -> None:
 
 
 def test_transfer_from_an_empty_map_is_nothing() -> None:
+    assert nearest_within(np.empty((0, 3)), np.zeros((2, 3)), 0.05).tolist() == [-1, -1]
     np.testing.assert_array_equal(transfer(np.empty((0, 3)), np.zeros((2, 3)), np.empty(0, np.int32), 0.05), [0, 0])
 
 

@@ -145,6 +145,14 @@ def one_chair() -> SceneEvaluation:
     return SceneEvaluation.from_masks(truth, masks, np.array([5, 5, 7, 5]), np.array([0.5, 0.9, 0.8, 0.7]))
 
 
+@pytest.mark.parametrize("key", PROTOCOLS)
+def test_only_without_classes_a_list_says_what_is_valid(key: str) -> None:
+    protocol = PROTOCOLS[key]
+    what = "every label of the ground truth" if protocol.classes == "own" else class_lists()[protocol.classes].title
+    assert protocol.title().endswith(f", valid: {what}" if protocol.kind == "agnostic" else f", {what}")
+    assert protocol.title().count("valid") == (protocol.kind == "agnostic")
+
+
 def test_a_duplicate_repeats_mask_and_class_of_a_better_one() -> None:
     counts = count_overlaps(one_chair())
     np.testing.assert_array_equal(duplicates(counts, counts.labels), [True, False, False, False])

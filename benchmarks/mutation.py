@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import filecmp
 import hashlib
 import os
 import resource
@@ -19,9 +20,6 @@ import shutil
 import sqlite3
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -29,7 +27,7 @@ from pathlib import Path
 from common import RESULTS, ROOT, about, table, write_page
 from cosmic_ray.config import serialize_config
 from cosmic_ray.work_db import WorkDB, use_db
-from cosmic_ray.work_item import MutationSpec, TestOutcome, WorkerOutcome, WorkItem, WorkResult
+from cosmic_ray.work_item import MutationSpec, TestOutcome, WorkerOutcome, WorkResult
 
 Place = tuple[int, int]  # line and column
 
@@ -115,18 +113,19 @@ class Score:
         return [self.room.name, self.places, self.tried, found, len(self.survivors), first, share]
 
 
-@contextmanager
-def copied_tree() -> Iterator[Path]:
-    """What git knows and what is new, in a temporary folder."""
+def copy_tree() -> Path:
+    """What git knows and what is new, below out/mutation. What is as it was keeps its time, and so its kernels."""
     listed = ["git", "-C", str(ROOT), "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     names = subprocess.run(listed, capture_output=True, text=True, check=True).stdout.split("\0")
-    with tempfile.TemporaryDirectory(prefix="mutation-") as folder:
-        for name in filter(None, names):
-            if (ROOT / name).is_file():
-                target = Path(folder, name)
-                target.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(ROOT / name, target)
-        yield Path(folder)
+    tree = SESSIONS / "tree"
+    sources = {tree / name: ROOT / name for name in names if name and (ROOT / name).is_file()}
+    for old in [path for path in tree.rglob("*") if path.is_file() and path not in sources]:
+        old.unlink()
+    for target, source in sources.items():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if not (target.is_file() and filecmp.cmp(source, target, shallow=False)):
+            shutil.copyfile(source, target)
+    return tree
 
 
 def environment_of(room: Room, tree: Path) -> dict[str, str]:
@@ -137,7 +136,7 @@ def environment_of(room: Room, tree: Path) -> dict[str, str]:
         "PYTHONDONTWRITEBYTECODE": "1",
         "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
         "CI": "true",
-        "NUMBA_CACHE_DIR": str(tree / ".kernels"),
+        "NUMBA_CACHE_DIR": str(SESSIONS / f"kernels-{room.kernels}"),
         "NUMBA_DISABLE_JIT": str(int(room.kernels == "off")),
         "NUMBA_NUM_THREADS": "1",
         "OMP_NUM_THREADS": "1",
@@ -146,7 +145,7 @@ def environment_of(room: Room, tree: Path) -> dict[str, str]:
 
 def test_command(room: Room, seconds: int) -> list[str]:
     pytest = f"{sys.executable} -m pytest -x -q -W ignore {' '.join(room.tests)}"
-    afresh = "rm -rf $NUMBA_CACHE_DIR; " if room.kernels == "afresh" else ""
+    afresh = 'rm -rf "$NUMBA_CACHE_DIR"; ' if room.kernels == "afresh" else ""
     return ["sh", "-c", f"ulimit -t {seconds}; {afresh}exec {pytest}"]
 
 
@@ -194,30 +193,28 @@ def declared_only(source: str) -> list[tuple[Place, Place]]:
     ]
 
 
-def draw(db: WorkDB, count: int, seed: int, tree: Path) -> None:
+def draw(room: Room, count: int, seed: int, tree: Path) -> None:
     """One mutant at each of `count` places; all others are marked as skipped."""
-    sources = {path: (tree / path).read_text(encoding="utf-8") for path in modules_of(db.work_items)}
+    with use_db(str(room.session)) as db:
+        items = [(item.job_id, item.mutations[0]) for item in db.work_items]
+    sources = {path: (tree / path).read_text(encoding="utf-8") for path in {place.module_path for _, place in items}}
     declared = {path: declared_only(source) for path, source in sources.items()}
     lines = {path: source.splitlines() for path, source in sources.items()}
 
-    def rank(item: WorkItem) -> str:
-        place = item.mutations[0]
-        text = lines[str(place.module_path)][place.start_pos[0] - 1].strip()
+    def rank(item: tuple[str, MutationSpec]) -> str:
+        place = item[1]
+        text = lines[place.module_path][place.start_pos[0] - 1].strip()
         words = (seed, place.module_path, place.definition_name, place.operator_name, place.operator_args, text)
         return hashlib.sha256(repr((*map(str, words), place.start_pos[1])).encode()).hexdigest()
 
-    drawn: dict[tuple[Path, tuple[int, int]], WorkItem] = {}
-    for item in sorted(db.work_items, key=rank):
-        place = item.mutations[0]
-        if not any(start <= place.start_pos < end for start, end in declared[str(place.module_path)]):
-            drawn.setdefault((place.module_path, place.start_pos), item)
-    kept = {item.job_id for item in list(drawn.values())[:count]}
-    skipped = [item.job_id for item in db.work_items if item.job_id not in kept]
-    db.set_multiple_results(skipped, WorkResult(WorkerOutcome.SKIPPED, output=str(len(drawn))))
-
-
-def modules_of(items: Iterable[WorkItem]) -> set[str]:
-    return {str(mutation.module_path) for item in items for mutation in item.mutations}
+    drawn: dict[tuple[Path, Place], str] = {}
+    for job, place in sorted(items, key=rank):
+        if not any(start <= place.start_pos < end for start, end in declared[place.module_path]):
+            drawn.setdefault((place.module_path, place.start_pos), job)
+    kept = set(list(drawn.values())[:count])
+    skipped = [(job, WorkerOutcome.SKIPPED.name, len(drawn)) for job, _ in items if job not in kept]
+    with sqlite3.connect(room.session) as session:
+        session.executemany("INSERT INTO work_results (job_id, worker_outcome, output) VALUES (?, ?, ?)", skipped)
 
 
 def try_mutants(room: Room, count: int, seed: int, again: bool, tree: Path) -> None:
@@ -228,8 +225,7 @@ def try_mutants(room: Room, count: int, seed: int, again: bool, tree: Path) -> N
         room.session.unlink(missing_ok=True)
         room.first.unlink(missing_ok=True)
         cosmic_ray("init", room, tree, seconds)
-        with use_db(str(room.session)) as db:
-            draw(db, count, seed, tree)
+        draw(room, count, seed, tree)
     elif not room.session.is_file():
         raise SystemExit(f"no run of {room.name} before this one: leave --again away")
     else:
@@ -302,8 +298,7 @@ def main() -> None:
     arguments = parser.parse_args()
     for room in ROOMS:
         if room.name in (arguments.rooms or [room.name]):
-            with copied_tree() as tree:
-                try_mutants(room, arguments.mutants, arguments.seed, arguments.again, tree)
+            try_mutants(room, arguments.mutants, arguments.seed, arguments.again, copy_tree())
     write_page(arguments.out, report([score_of(room) for room in ROOMS if room.session.exists()], arguments.seed))
 
 

@@ -149,9 +149,9 @@ def test_command(room: Room, seconds: int) -> list[str]:
     return ["sh", "-c", f"ulimit -t {seconds}; {afresh}exec {pytest}"]
 
 
-def seconds_allowed(room: Room, tree: Path) -> int:
-    """Runs the tests on the code as it is, twice: the first time compiles."""
-    for _ in range(2):
+def seconds_allowed(room: Room, tree: Path, times: int) -> int:
+    """Runs the tests on the code as it is; the first time compiles."""
+    for _ in range(times):
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         done = subprocess.run(
             test_command(room, 600), cwd=tree, env=environment_of(room, tree), capture_output=True, text=True
@@ -220,7 +220,7 @@ def draw(room: Room, count: int, seed: int, tree: Path) -> None:
 def try_mutants(room: Room, count: int, seed: int, again: bool, tree: Path) -> None:
     """Runs what is pending in the room's session, a new one unless `again`."""
     SESSIONS.mkdir(parents=True, exist_ok=True)
-    seconds = seconds_allowed(room, tree)
+    seconds = seconds_allowed(room, tree, times=1 if again else 2)
     if not again:
         room.session.unlink(missing_ok=True)
         room.first.unlink(missing_ok=True)

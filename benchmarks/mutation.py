@@ -26,8 +26,8 @@ from pathlib import Path
 
 from common import RESULTS, ROOT, about, table, write_page
 from cosmic_ray.config import serialize_config
-from cosmic_ray.work_db import WorkDB, use_db
-from cosmic_ray.work_item import MutationSpec, TestOutcome, WorkerOutcome, WorkResult
+from cosmic_ray.work_db import use_db
+from cosmic_ray.work_item import MutationSpec, TestOutcome, WorkerOutcome
 
 Place = tuple[int, int]  # line and column
 
@@ -98,19 +98,18 @@ class Survivor:
 
 @dataclass(frozen=True)
 class Score:
-    """`first` is the number of survivors before `--again`."""
+    """`first` is the share that was found before `--again`."""
 
     room: Room
     places: int
     tried: int
-    first: int
+    first: str
     survivors: tuple[Survivor, ...]
 
     def cells(self) -> list[object]:
-        found = self.tried - len(self.survivors)
-        share = f"{100 * found / self.tried:.0f} %" if self.tried else "-"
-        first = f"{100 * (self.tried - self.first) / self.tried:.0f} %" if self.tried else "-"
-        return [self.room.name, self.places, self.tried, found, len(self.survivors), first, share]
+        survived = len(self.survivors)
+        found = self.tried - survived
+        return [self.room.name, self.places, self.tried, found, survived, self.first, share(self.tried, survived)]
 
 
 def copy_tree() -> Path:
@@ -242,24 +241,32 @@ def retry_survivors(room: Room) -> None:
 
 def score_of(room: Room) -> Score:
     tried, places, survivors = outcomes(room.session)
-    first = outcomes(room.first)[2] if room.first.exists() else survivors
-    return Score(room, places, tried, len(first), tuple(survivors))
+    first_tried, _, first = outcomes(room.first) if room.first.exists() else (tried, places, survivors)
+    return Score(room, places, tried, share(first_tried, len(first)), tuple(survivors))
+
+
+def share(tried: int, survived: int) -> str:
+    return f"{100 * (tried - survived) / tried:.0f} %" if tried else "-"
 
 
 def outcomes(session: Path) -> tuple[int, int, list[Survivor]]:
     """How many mutants were tried, at how many places there could have been one, and which of them survived."""
-    with use_db(str(session), WorkDB.Mode.open) as db:
-        done = db.completed_work_items
-    results = [(item.mutations[0], result) for item, result in done if result.worker_outcome == WorkerOutcome.NORMAL]
-    places = {result.output for _, result in done if result.worker_outcome == WorkerOutcome.SKIPPED}
-    survivors = [described(place, result) for place, result in results if result.test_outcome == TestOutcome.SURVIVED]
-    return len(results), int(places.pop()) if places else len(results), sorted(survivors)
+    tried = (
+        "SELECT test_outcome, module_path, start_pos_row, definition_name, diff "
+        "FROM work_results JOIN mutation_specs USING (job_id) WHERE worker_outcome = ?"
+    )
+    with sqlite3.connect(session) as rows:
+        results = rows.execute(tried, (WorkerOutcome.NORMAL.name,)).fetchall()
+        skipped = "SELECT output FROM work_results WHERE worker_outcome = ?"
+        places = rows.execute(skipped, (WorkerOutcome.SKIPPED.name,)).fetchone()
+    survivors = [described(*row) for outcome, *row in results if outcome == TestOutcome.SURVIVED.name]
+    return len(results), int(places[0]) if places else len(results), sorted(survivors)
 
 
-def described(place: MutationSpec, result: WorkResult) -> Survivor:
-    diff = [line for line in (result.diff or "").splitlines() if not line.startswith(("---", "+++"))]
-    before, after = ("".join(line[1:].strip() for line in diff if line.startswith(sign)) for sign in "-+")
-    return Survivor(str(place.module_path), place.start_pos[0], place.definition_name or "", before, after)
+def described(module: str, line: int, definition: str | None, diff: str) -> Survivor:
+    changed = [text for text in diff.splitlines() if not text.startswith(("---", "+++"))]
+    before, after = ("".join(text[1:].strip() for text in changed if text.startswith(sign)) for sign in "-+")
+    return Survivor(module, line, definition or "", before, after)
 
 
 def report(scores: list[Score], seed: int) -> str:

@@ -96,6 +96,16 @@ def test_only_valid_depth_enters(bad: list, near: float) -> None:
     np.testing.assert_array_equal(seen[0].ids, seen[1].ids)
 
 
+@pytest.mark.parametrize("limit", [1.0, 3.0])
+def test_the_nearest_and_the_farthest_depth_are_valid_themselves(limit: float) -> None:
+    point_map = PointMap(CONFIG.model_copy(update={"depth_min": 1.0, "depth_max": 3.0}))
+    beyond = np.nextafter(np.float32(limit), np.float32(10 * (limit - 2)))
+    at, out = wall_frame(2.0), wall_frame(2.0)
+    at.depth[:], out.depth[:] = limit, beyond
+    assert len(point_map.integrate(out)) == len(point_map) == 0
+    assert len(point_map.integrate(at)) == len(point_map) > 0
+
+
 @settings(max_examples=15, deadline=None)
 @given(seeds=st.lists(st.integers(0, 30), min_size=1, max_size=12), reset_after=st.integers(0, 12))
 def test_ids_ascend_and_are_never_used_again(

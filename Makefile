@@ -50,7 +50,7 @@ help:
 	@echo "make docs                          the API reference in out/docs; a broken link is an error, in Markdown files too"
 	@echo "make wheel                         sdist and wheel in dist, tried in an empty environment (PYTHONS='python3.10 python3.12')"
 	@echo "make coverage                      lines and branches of seg3d_core and seg3d_ros that the tests reach (minutes)"
-	@echo "make mutation [MUTANTS=60]         spoil seg3d_core in many places and see which the tests miss (an hour)"
+	@echo "make mutation [MUTANTS=60]         spoil seg3d_core in many places and see which the tests miss (an hour or two)"
 	@echo "make colcon                        colcon build and test against the ROS 2 wheels"
 	@echo "make benchmarks                    the tables in docs/results"
 	@echo "make soak [MINUTES=60]             memory, latency and ids of a stream that starts over, docs/results/soak.md"

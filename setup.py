@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """colcon (ros.ament_python) calls this file; everything else stands in pyproject.toml."""
 
 from pathlib import Path

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Does a map that saves itself keep frames waiting? `python benchmarks/autosave.py [SCENE] [--rate 10]`.
 
 The same frames go into a live map at the same rate, without and with a save every few seconds.

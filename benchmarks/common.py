@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """What every page of results is made of: when, where, from which commit and by which command; tables, times, frames."""
 
 from __future__ import annotations

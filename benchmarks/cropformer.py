@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """CPU seconds per 320x240 frame of the built-in CropFormer and its plain Mask2Former, part by part, on one core.
 
     python benchmarks/cropformer.py [--cases hornet:plain:240 hornet:crops:240 ...] [--out FILE]

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """How fast and how large is the decoder? Ours beside a straightforward dense one with the same parameters.
 
     python benchmarks/decoder.py [--superpoints 1000 4000] [--queries-2d 2048] [--threads 1]

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """The SegDINO3D decoder written down as it is specified: dense attention weights, a dense 2D mask in every layer.
 
 The slow twin of `seg3d_core.models.decoder`: it shares its parameters and none of its code. Box models only.

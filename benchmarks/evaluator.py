@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """How long the evaluator takes: made scenes of many points and predictions, one at a time.
 
     python benchmarks/evaluator.py [--scenes 100] [--points 200000] [--predictions 300] [--out FILE]

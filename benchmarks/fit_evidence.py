@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Fits the weights of RE0's evidence on generated rooms with made mask errors; writes `segmenters/re0/evidence.json`.
 
     python benchmarks/fit_evidence.py --degrade degrade_masks.py [--rooms 6] [--seed 101] [--out FILE] [--keep DIR]

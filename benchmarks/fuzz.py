@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Every reader of outside files against spoiled ones: `python benchmarks/fuzz.py [--count 1000]`.
 
 Writes docs/results/fuzzing.md, and the cases that failed into tests/faults/seeds.json, where CI tries them again.

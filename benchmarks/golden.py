@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """The golden numbers of SegDINO3D: where they lie, and how their weights and inputs are made by name."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Furnished homes with ground truth, in ScanNet's exported layout: which there are, their things, masks, evaluation.
 
 A home is a folder with `points.npz` (`xyz`, `instance`), `instances.json`, and true label images in `instance/`.

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """How well the things of furnished homes are found: class-agnostic AP of whole runs, frames in, instances out.
 
     python benchmarks/house.py --scenes DIR [--masks gt|geometric|mobile_sam|fused|both|DIR] [--set NAME=VALUE]

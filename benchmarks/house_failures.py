@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """What becomes of each thing of furnished homes in whole runs, by mask source and size; a picture per scene.
 
     python benchmarks/house_failures.py --scenes DIR [--masks geometric|mobile_sam|fused|both|DIR] [--set NAME=VALUE]

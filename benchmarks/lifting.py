@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """What lifting image features and 2D objects into the map costs: medoids, farthest points, the bank, the views.
 
     python benchmarks/lifting.py [--scene DIR] [--channels 256] [--out FILE] [--json FILE]

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """What the node's sensor callbacks and queries cost when everything comes at once.
 
     python benchmarks/load.py [--seconds 10] [--scene examples/studio] [--encoder none]

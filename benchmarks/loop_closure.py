@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """What a loop closure is worth: a trajectory that drifts, corrected at the end, or in the middle and at the end.
 
     python benchmarks/loop_closure.py --scenes DIR [--scene NAME] [--masks gt] [--masks geometric]

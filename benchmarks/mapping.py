@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """How fast is the map? `PointMap.integrate`, visibility included, beside Open3D's VoxelBlockGrid on the CPU.
 
     python benchmarks/mapping.py [--scene examples/studio] [--json FILE]

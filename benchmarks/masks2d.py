@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """How well 2D masks cover the things that one sees: mean best IoU per ground-truth instance view.
 
     python benchmarks/masks2d.py --scenes DIR [--every 7] [--first 0 3] [--masks geometric|mobile_sam|fused|DIR]

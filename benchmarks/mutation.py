@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Which faults would the tests miss? cosmic-ray spoils one place of the code at a time, and the tests of its room run.
 
     python benchmarks/mutation.py [--rooms lifting ...] [--mutants 60] [--seed 0] [--again] [--out FILE]

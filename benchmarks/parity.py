@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Is our SegDINO3D the published one, to the last number? Ours against the golden arrays of the release.
 
     python benchmarks/parity.py [--json FILE]

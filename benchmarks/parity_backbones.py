@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """What of our sparse layers, voxels, U-Nets and superpoints each golden array of SegDINO3D belongs to (c, g, k)."""
 
 from __future__ import annotations

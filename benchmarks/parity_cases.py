@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """What of ours each golden array of SegDINO3D belongs to.
 
 Groups: a decoder, b positional encoding and boxes, d post-processing, f whole models. A case gives, for every array

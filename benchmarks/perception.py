@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Seconds per keyframe of each profile's 2D models: encoder, decoder, post-processing, and features of crops.
 
     python benchmarks/perception.py [--path examples/studio] [--frames 12] [--size 640x480] [--device cpu|cuda]

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """The full RE0 pass per frame: fuse, look, segment in 2D, vote, and now and then a snapshot of instances.
 
     python benchmarks/pipeline.py [--scene examples/studio] [--json FILE]

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """RE0's readings and what each part of ours is worth: variants against sources of 2D masks.
 
     python benchmarks/re0.py --scenes DIR --masks DIR [--masks DIR] [--degrade degrade_masks.py [--seed 7]]

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """How RE0's readings fail: things found, under-segmented, over-segmented or neither, by size and mask source.
 
     python benchmarks/re0_failures.py --scenes DIR --masks DIR --fresh geometric --together "mobilesam+geometric, fresh"

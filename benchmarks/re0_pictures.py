@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """What RE0's readings find, as pictures: colour, ground truth, `paper` and ours, one file per scene.
 
     python benchmarks/re0_pictures.py --scenes DIR --masks DIR --fresh geometric --together "mobilesam+geometric, fresh"

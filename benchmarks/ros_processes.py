@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """The real node in a process of its own, and a camera that drives it, for benchmarks over topics."""
 
 from __future__ import annotations

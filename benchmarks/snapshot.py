@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """What a snapshot of the zero-shot core costs, stage by stage, on a map that grows and with a thousand keyframes.
 
     python benchmarks/snapshot.py [--scene examples/studio] [--every 5] [--keyframes 1000] [--json FILE]

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Frames for an hour: does memory stay, does latency, do ids?
 
     python benchmarks/soak.py [--minutes 60] [--rate 5] [--scenes PATH...] [--masks geometric] [--ros] [--out DIR]

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """How fast is sparse convolution in plain torch, beside MinkowskiEngine, on the CPU? Writes docs/results/sparse.md.
 
 Needs torch, and MinkowskiEngine (`make minkowski`). Both compute the same layers with the same weights in one process,

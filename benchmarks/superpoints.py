@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """How well superpoints can express the things of furnished homes, against how many there are, and what they cost.
 
     python benchmarks/superpoints.py --scenes DIR [--out FILE] [--json FILE]

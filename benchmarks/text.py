@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """How well texts find things, and where "nothing matched" begins: ground-truth instances of scenes, one table.
 
     python benchmarks/text.py SCENES_DIR               evaluates, writes docs/results/text.md

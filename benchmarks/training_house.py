@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Furnished homes as a split of a training cache, to evaluate networks on what they never saw.
 
     python benchmarks/training_house.py CACHE --scenes DIR [--every 2] [--keep-voxel 0.04]

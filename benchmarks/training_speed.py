@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """How fast training goes on a prepared cache, and where the time goes.
 
     python benchmarks/training_speed.py CACHE --features mobile_sam [--recipe small] [--scenes 12]

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """The rows of Table 2 that training/runs/table2.sh has trained, as a page with the learning curves.
 
     python benchmarks/training_table.py OUT [--run FOLDER]

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """ros2 launch seg3d demo.launch.py source:=PATH: the camera player on a folder or a bag, the node, and RViz."""
 
 from launch.actions import DeclareLaunchArgument, IncludeLaunchDescription

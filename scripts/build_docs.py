@@ -1,4 +1,7 @@
 #!/usr/bin/env python3
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """The API reference from the docstrings as a folder of HTML, and whether every link of the repository leads somewhere.
 
     python scripts/build_docs.py --out out/docs     # the extra `docs` brings what it needs

@@ -1,4 +1,7 @@
 #!/usr/bin/env python3
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Maps one scene with several Python versions and tells whether every array, picture and instance has the same bytes.
 
     python scripts/compare_pythons.py [--scene examples/studio] [--folder DIR] [python3.10 python3.11 python3.12]

@@ -1,4 +1,7 @@
 #!/bin/sh
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 # Installs the PyTorch that a few tests compare with, where pip would take a build without CUDA (the default registry's
 # for Linux has it: gigabytes). Usage: cpu_torch.sh PYTHON
 python=$1

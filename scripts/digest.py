@@ -1,4 +1,7 @@
 #!/usr/bin/env python3
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Maps a scene offline and prints, as JSON, a SHA-256 of every array and picture of the map and of its instances.
 
     python scripts/digest.py SCENE [--set NAME=VALUE]...

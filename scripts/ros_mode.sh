@@ -1,4 +1,7 @@
 #!/bin/sh
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 # How ROS 2 can be had here: prints `wheels`, `distribution`, or `none: <why>`. Usage: ros_mode.sh PYTHON
 python=${1:-python3}
 if [ -n "$ROS_DISTRO" ]; then

@@ -1,4 +1,7 @@
 #!/usr/bin/env python3
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Builds sdist and wheel, installs the wheel into an empty environment of each Python, and uses it as a stranger would.
 
     python scripts/smoke_wheel.py                       # this Python

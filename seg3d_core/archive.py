@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """The container of saved maps: one zip (stored) of `meta.json`, `.npy` arrays and blobs such as JPEG views.
 
 It knows nothing of maps. Writing is atomic: a process that dies on the way leaves the old file whole.

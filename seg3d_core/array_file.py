@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Arrays out of `.npy` and `.npz` files that others made: no pickle, and no memory for what a header merely claims."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Bounded memory: what each part holds, what it may hold, and what happens when the machine has less than that.
 
 A part that holds data for as long as the scene lives is a `Holder`: it has a budget of its own and evicts by itself.

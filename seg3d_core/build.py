@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """From settings to objects. The only module that knows every implementation; it imports them lazily."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Errors that a person can mend. Each message says what was wrong, where, and what to do.
 
 A bug is an ordinary exception and is not caught; these are for bad input from outside.

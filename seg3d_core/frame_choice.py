@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Which frames a scene takes, and which of those 2D models look at."""
 
 from __future__ import annotations

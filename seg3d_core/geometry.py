@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Projection, back-projection and rigid transforms: pure functions of numpy arrays.
 
 Camera frame: x right, y down, z forward. Pixel centres are at integer (u, v).

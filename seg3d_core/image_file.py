@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Decoding of JPEG and PNG: what is cut short is refused, and what claims to be huge takes no memory."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """A folder for compiled kernels where neither the package nor the user's home can be written.
 
 Numba keeps them beside the source or in the user's cache folder, and refuses to compile where both are

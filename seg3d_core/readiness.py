@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """What a configuration would run, and which of its parts are not here, told before anything is loaded."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Scene: the map, what images said about it, the segmenter and the ids, in one object.
 
 Plain, single-threaded and deterministic: the same frames in the same order give the same bytes. The way of

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Saving and loading a scene: one file, no pickle, replaced in one step (design in `archive`)."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Tensors out of files that `torch.save` wrote, without torch and without executing anything.
 
 Such a file is a pickle that says how tensors lie on storages, and the storages' bytes: in a zip archive, or one after

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """The nouns that every room shares: frozen dataclasses of numpy arrays.
 
 Units are metres, seconds and radians. A name carries its frame: `T_world_camera` maps camera points to

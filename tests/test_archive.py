@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """The container of saved maps: round trips, hostile files, killed writers."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """A scene whose poses are corrected: map, instances and all that refers to them follow, without starting over."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """`make test` takes a PyTorch without CUDA or none, and says so: the script with a pip that is made up."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """What was freed goes back to the system, and not at every turn."""
 
 from __future__ import annotations

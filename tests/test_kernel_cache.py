@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Kernels find a folder even where package and home are read-only, and never one of another user."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """A scene in less memory than it needs: it goes on, counts what left, and finds what is near the camera."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """What arrays, images, settings and words from outside may claim, and what they get."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """What a profile says at start of itself and of what is not here."""
 
 from __future__ import annotations

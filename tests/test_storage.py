@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """What a saved map says of itself, and that one which does not fit the scene is refused with its own code."""
 
 from __future__ import annotations

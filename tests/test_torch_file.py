@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Reading what torch.save wrote: both containers, every element type; hostile and broken files execute nothing."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Pictures, recordings and point files: what they show, and that ids keep their colours."""
 
 from __future__ import annotations

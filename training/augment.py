@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Random changes of a training scene, drawn in the published order (SegDINO3D, release; numbers of `RandomState`).
 
 The order: query dropout, mirror x, mirror y, turn, scale, shift, elastic. `numpy.random.seed(n)` and

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Checkpoints without pickle: weights and the optimiser's state as safetensors, everything else as JSON.
 
 `last.json` names the newest pair of files and is replaced at the very end, so that a run that is killed while it

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """The settings of a training run: one typed tree, in the style of `seg3d_core.config`.
 
 A recipe is a name for a set of values; a YAML file and `--set data.batch_size=2` come on top. The resolved tree is

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """What a network's outputs are worth: every prediction is matched with the truth by itself, and all losses add up.
 
 A scene without a match takes no part in the losses that need one; as released, it makes everything NaN

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Settings of the training data; `training.config` holds them as one of its groups."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Training scenes out of the cache that `training.prepare` makes."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """A training run from its settings: epochs, checkpoints, evaluations, pictures, and going on after a kill.
 
 All that is random follows from the seed and from how far the run is, so that a resumed run takes the same next step,

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """How good a network is on prepared scenes: the benchmarks' tables, and their submission format.
 
 python -m training.evaluate RUN_OR_WEIGHTS [--set data.root=CACHE] [--split val] [--out FOLDER] [--export FOLDER]

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Files that are whole or not there, and lists of scenes."""
 
 from __future__ import annotations

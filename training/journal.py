@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """What a run says: a JSON line per epoch, lines on the terminal, TensorBoard where it is installed."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """One training step: losses of one or more batches, their gradients, and AdamW."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """The losses, one function each, of one scene (SegDINO3D sec. 3.4, weights and factors apart)."""
 
 from __future__ import annotations

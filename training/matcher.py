@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Which query answers for which instance (SegDINO3D sec. 3.4, and the release).
 
 A query may only answer for the instance that its own superpoint lies in, so the release needs no assignment: each

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """AdamW over two groups of parameters, the polynomial schedule, and clipping (SegDINO3D sec. 4.1, release)."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Which scenes come when: an order per epoch, from the seed alone, split over processes and cut into batches."""
 
 from __future__ import annotations

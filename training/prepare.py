@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """`python -m training.prepare`: from downloaded scans to the cache that training reads.
 
     check RAW                what is there, what is missing

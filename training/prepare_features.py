@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """2D features of one scene, by any `Detector2D`: what its frames say about the points, and its object queries.
 
 The points are a map that does not change (`--points` of `seg3d run`), so that visibility, nearest views and the bank

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """The points that the running core would have of a scan: its fused map, with the mesh's labels.
 
 A network that is to run in the core is best trained on what it will see there.

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Runs a function over tasks: in this process, in a pool of processes, or on a Ray cluster."""
 
 from __future__ import annotations

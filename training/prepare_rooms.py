@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Generated rooms as a raw ScanNet-style release, for those who have no ScanNet, scan by scan."""
 
 from __future__ import annotations

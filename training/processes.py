@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """One process, or as many as torchrun started, each with its own scenes and one network between them."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """The cache that training reads: one npz of each scene, one npz of its 2D features; and published feature files.
 
     cache/

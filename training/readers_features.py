@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """2D features of scenes, wherever they come from: the cache's own files, or published ones."""
 
 from __future__ import annotations

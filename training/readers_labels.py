@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """The classes of the two benchmarks, and ScanNet's table from raw categories to their ids."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Published 2D features (SegDINO3D's release): three files of torch tensors for each scene, read as they are.
 
 `<scene>.pth` a list of (N, C) tensors, one of each feature level, of which the mean counts; `<scene>_query_feats.pth`

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """The files of a ScanNet v2 release as they are downloaded, save for `.sens` (`seg3d_core.sources.sens`)."""
 
 from __future__ import annotations

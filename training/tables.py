@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Results as tables: for a terminal, for a page, for a file."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Trains a network.
 
 python -m training.train --recipe scannet200 --set data.root=CACHE --set data.features=dino-x --out runs/first

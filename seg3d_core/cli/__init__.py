@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """The `seg3d` command. Each command imports what it needs when it runs, so that `--help` answers at once."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """`seg3d check`: prints what `check_source` finds, as a table or as JSON."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Several cores on one map: what `seg3d run --core re0,segdino3d` adds to the results of the first one."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Tables and progress on a terminal; silence elsewhere. Logs and progress go to standard error."""
 
 from __future__ import annotations

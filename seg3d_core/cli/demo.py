@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """`python -m seg3d_core.cli.demo`: the demo where no ROS 2 can be had, and what both demos share."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """`seg3d eval`: average precision of predictions against ground truth, each number with its protocol."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """`seg3d models`: which weights there are, where they lie, whether they are right, and how to get one.
 
 Each function prints and returns the command's exit code; a person's mistake raises WeightsError.

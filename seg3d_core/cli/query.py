@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """`seg3d query`: ask a saved map for a thing."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """What `seg3d run` and the demo leave in a folder, and how it is read again."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """`seg3d settings`: the whole tree of settings."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """One typed tree of settings: each with a description, a unit and a range.
 
 The same tree makes the CLI's `--set map.voxel_size=0.03`, the YAML file, the ROS parameters and the JSON

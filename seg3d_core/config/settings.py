@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """The tree of settings: each with its default, a description, a unit and a range."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """From values to a `Config` and back: by dotted names, out of texts and YAML files."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Kernels of `point_features`: which views to keep, bilinear samples, means of half-precision numbers."""
 
 # numba infers the types of kernels.

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """What each keyframe saw: rows of map points, the mask that each lay on, and its pixel.
 
 Questions about labels of today are answered by replaying the log, so nothing has to be decided when a

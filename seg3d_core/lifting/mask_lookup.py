@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Which mask of an image each visible map point lies on."""
 
 from __future__ import annotations

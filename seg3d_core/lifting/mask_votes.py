@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Votes of 2D masks on map points: per point a bounded histogram over labels (RE0 eq. 2).
 
 A point keeps its `slots` strongest labels. A label that finds no room lowers the weakest instead of entering

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """The bank of 2D object queries: objects that a detector found in keyframes, each at a place in the world.
 
 SegDINO3D's object level. An object stands where the medoid of its back-projected pixels does; a scene gives those

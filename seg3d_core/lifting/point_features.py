@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Image features of map points: of each point's k nearest visible views, kept up to date frame by frame.
 
 SegDINO3D's image level (eqs. 1 and 2). What is kept after the last frame is what a search through all frames would

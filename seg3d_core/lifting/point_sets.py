@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Which points stand for many: the exact medoid of a set, and points that lie far from one another."""
 
 # numba infers the types of kernels.

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Which part of its box an instance covers in a view, from the map points that the keyframe saw."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Where each instance was seen best, and the images of those keyframes within a budget."""
 
 from __future__ import annotations

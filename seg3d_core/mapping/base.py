@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """What fused and given maps share: rows of points under ascending ids, found by block, looked at by a frame."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Which points lie where: blocks of 8 x 8 x 8 voxels in a hash table, and the rows of each block in a chain.
 
 A block has a packed int64 key (three signed block coordinates of 21 bits), a table of 512 voxel slots that

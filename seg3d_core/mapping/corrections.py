@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """What corrected poses do to the map: every point moves rigidly with the pose that it was made under.
 
 A correction says where the camera really was at some stamps. What lies between two of these moves as both say, the

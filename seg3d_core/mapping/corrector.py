@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Corrected poses on their way into the map: the newest waits for its moment, and frames that came late follow."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Which points leave a map that has reached its budget: those far from the camera and seen least.
 
 A point's merit is its sightings over the squared distance from the camera: one that 16 frames saw, 4 m away, ranks with

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """A given cloud as a map that frames look at and never change (`--points FILE`)."""
 
 from __future__ import annotations

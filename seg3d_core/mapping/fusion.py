@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Kernels that fuse one depth image into the map: image gradients, per-voxel sums, running means.
 
 Why numba: voxels are found by a hash while the sums of a run of pixels stay in registers, in one pass over

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """The neighbour graph of a cloud that grows: what comes, moves or goes is looked for, the rest stays as it is.
 
 The outcome is that of `nearest_neighbours` on the same positions, at a cost that follows what has changed.

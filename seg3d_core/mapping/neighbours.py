@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Which points lie beside which: neighbour graphs of clouds, as symmetric sparse rows.
 
 Points are sorted by cells of a grid, and a search goes cell by cell: the cells around one are nine runs of the

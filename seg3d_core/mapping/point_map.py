@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """The map that grows from posed depth images: one point per voxel, under an id that is never reused."""
 
 from __future__ import annotations

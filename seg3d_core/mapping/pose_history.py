@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Where the camera was: the poses under which the map's points were made, as they stand after every correction."""
 
 from __future__ import annotations

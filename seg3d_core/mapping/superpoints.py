@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Superpoints: parts of a surface that belong to one thing whatever the thing is, from points or from a mesh.
 
 `superpoints` and `mesh_superpoints` join the most alike neighbours first, as long as a part's outline is no more

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Kernels that find the map points which a depth image sees, and those it sees through."""
 
 # numba infers the types of kernels.

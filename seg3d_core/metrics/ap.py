@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Average precision as ScanNet's benchmark computes it, class by class or class-agnostic.
 
 The protocol has its own ideas of thresholds (0.95 is not among them), of the order in which predictions are

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """The ScanNet benchmark's text format.
 
 Ground truth `<scene>.txt`: one id per vertex, label * 1000 + instance number. Predictions `<scene>.txt`: lines

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """The lists of classes that benchmarks evaluate, by id and name."""
 
 from __future__ import annotations

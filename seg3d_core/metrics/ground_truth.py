@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Ground truth of one scene: from npz files, from furnished homes (`points.npz`, `instances.json`), from masks."""
 
 from __future__ import annotations

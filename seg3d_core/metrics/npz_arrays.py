@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Reading arrays of npz files that others made: no pickle, and a sentence for what is wrong."""
 
 from __future__ import annotations

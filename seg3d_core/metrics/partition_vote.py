@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """RE0's mAP_GT: the segments of a partition take the ground-truth label that most of their points carry."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Predicted instances over some cloud of points, from npz files, saved maps, and back."""
 
 from __future__ import annotations

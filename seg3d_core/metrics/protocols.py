@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Protocols by name, and numbers that never go without it.
 
     results = evaluate({"scene0000_00": scene}.items(), [PROTOCOLS["scannet200"], PROTOCOLS["re0-gt"]])

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Overlaps of one scene's predictions with its ground truth: all that average precision needs, and small."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Which files are the predictions and the ground truth of which scene."""
 
 from __future__ import annotations

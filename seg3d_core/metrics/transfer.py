@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Labels and predictions carried from one cloud's points to another's: the nearest point's, within a radius."""
 
 from __future__ import annotations

@@ -1,1 +1,4 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Torch networks. Importing this package imports no torch; its modules do."""

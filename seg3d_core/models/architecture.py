@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """What a SegDINO3D network is made of: the published configurations and the paper's ablations. No torch here."""
 
 from __future__ import annotations

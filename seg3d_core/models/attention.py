@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """The attentions of the SegDINO3D decoder. Each takes content (M, D) and gives the content after residual and norm.
 
 All of one scene, without padding; `allowed` is boolean, (M, keys), and no row of it is empty.

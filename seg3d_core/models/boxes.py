@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """The box that each query carries: how it modulates attention, and how a layer moves and resizes it."""
 
 from __future__ import annotations

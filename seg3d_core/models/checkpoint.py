@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Weights of SegDINO3D: the published container, backbones alone, and our own safetensors file.
 
 Nothing is unpickled: the published container is read by `torch_file`, which executes nothing. Keys are strict; every

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """The SegDINO3D decoder: superpoints become queries that carry content and a box, refined by every layer.
 
 A layer is 3D cross-attention, self-attention, 2D cross-attention, feed-forward and box update, in the order of the

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """What a query says: its class, its mask over superpoints, its semantic class."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Matrix NMS (SOLOv2, eqs. 4 and 5): masks lose score by how much better ones of their class cover them."""
 
 from __future__ import annotations

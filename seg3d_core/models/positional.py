@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Sine encodings of positions in a scene, modulated by the sizes of boxes (SegDINO3D sec. 3.3, eqs. 7 and 8)."""
 
 from __future__ import annotations

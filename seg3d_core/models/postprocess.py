@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """What the decoder said, as instances, semantic classes and a panoptic map of the points (SegDINO3D, release)."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """What a trained network says of a cloud, as numpy arrays. No torch here."""
 
 from __future__ import annotations

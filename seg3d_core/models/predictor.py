@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """A loaded network as a function of numpy arrays, on the device that there is."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """How parameters are called in the published weights, and here. Backbones carry the published names already."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """A small network with random weights, in our format: everything runs, and nothing that it finds means anything.
 
 For demonstrations and tests where no trained weights are at hand.

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Which 2D object queries a 3D query may attend to: those near a superpoint of its mask (SegDINO3D sec. 3.3).
 
 What lies near what does not change from layer to layer: it is found once, as pairs. A layer then asks which 2D queries

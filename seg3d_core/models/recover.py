@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """The architecture that weights belong to, from the names and shapes of their tensors."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """SegDINO3D whole: points, superpoints and what 2D models saw of the scene in; instances out."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """The small network that comes with the package (`small/README.md` is its card). No torch here."""
 
 from __future__ import annotations

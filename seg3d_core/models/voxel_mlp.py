@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """No 3D network: each voxel's features through a small MLP, the ablation of global context (paper Table 3)."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """What 2D models promise. Perception knows images and no map."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """What colour adds to regions found in depth.
 
 What lies flush (a picture, a book, a worktop) shows in colour only, so flat regions are split along colour edges.

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Depth segments and colour masks of one frame made into one set of disjoint masks.
 
 Depth ends things where their surfaces end, but cannot see what lies flat on something, and takes thin things apart.

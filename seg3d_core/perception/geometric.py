@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Masks from depth and, where it helps, colour: no weights.
 
 Surfaces end where depth jumps and where they fold towards the camera; convex pieces stay whole. Planes are fitted

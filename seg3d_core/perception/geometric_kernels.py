@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Numba kernels of the geometric masks: plane fits and where surfaces end.
 
 All images are (H, W); disparity here means inverse depth, 1/m, 0 = none.

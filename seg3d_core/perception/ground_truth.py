@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """The source's own truth as masks: for tests, and for what the 3D side could reach with perfect masks."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Connected pieces of images: the large ones stay, the specks go."""
 
 from __future__ import annotations

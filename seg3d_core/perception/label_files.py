@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Masks made elsewhere: a folder of label images, one per frame."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Networks as ONNX graphs that are built in memory from their weights, and run by onnxruntime on the CPU."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """One file of a package from whatever index pip is configured for: resumed, hashed, neither unpacked nor built.
 
 pip itself would build a source archive only to learn its name. Of pip's settings those count that say where and how:

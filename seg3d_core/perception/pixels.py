@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Colour images of any kind to what the models take."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Numba kernels over label images: regions grow over their edges, and merge over weak boundaries.
 
 All images are (H, W); label 0 is none.

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Several generators of masks side by side: each label image is evidence of its own for the 3D core.
 
 Painting them into one label image loses what they disagree on; `fused` does that.

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Where network weights lie, whether they are what they claim to be, and how a person gets them.
 
 Looked for in this order: the folder of `query.weights_dir`, installed packages that carry the file, the

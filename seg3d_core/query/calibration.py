@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """From a similarity to a probability that the thing is there, fitted per encoder on labelled scenes.
 
 A cosine has no meaning of its own, so nothing is compared with a guessed limit. `benchmarks/text.py --fit` makes

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """One feature per instance from its best views (RE0 section 3.3, eqs. 6 and 7), computed when asked and kept."""
 
 from __future__ import annotations

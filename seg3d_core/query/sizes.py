@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """How big things usually are: what a weak encoder does not see, the map knows in metres.
 
 Each household word has typical edges; a text takes those of the words that mean nearly the same. An instance of

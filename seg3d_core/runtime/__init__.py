@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Runs a Scene: offline over a source, or live beside a stream."""
 
 from .live import LiveRuntime

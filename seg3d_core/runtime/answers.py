@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Answers that come from another thread: who asks waits so long and no longer, and a stop answers everybody."""
 
 from __future__ import annotations

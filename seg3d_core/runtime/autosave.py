@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Saves a scene now and then, beside the mapping: only the copy is made by the thread that owns the scene."""
 
 from __future__ import annotations

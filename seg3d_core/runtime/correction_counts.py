@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """What became of corrected poses, counted and in words, live and offline alike."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Corrected poses on their way into a live map: the newest waits, and what becomes of each is counted and told."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Memory that was freed goes back to the system now and then.
 
 Each snapshot allocates some hundred MB in its own thread and frees them. The C library keeps that for the thread, cut

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Whoever listens to a live map: gets each snapshot, and in words what a person should know."""
 
 from __future__ import annotations

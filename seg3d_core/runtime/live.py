@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """A Scene beside a live stream: threads, bounded queues, newest wins.
 
 One thread owns the scene and takes frames, finished observations and requests in turn; nobody else touches

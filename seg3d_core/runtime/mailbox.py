@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Bounded hand-over between threads: when it is full, the newest wins."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """2D masks in their own thread: one keyframe waits, newest wins; a model that cannot work is off, with a reason."""
 
 from __future__ import annotations

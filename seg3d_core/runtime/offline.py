@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Every frame, in order, in one thread: the same input gives the same bytes."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Queries one after the other in their own thread: each is answered or refused within a deadline."""
 
 from __future__ import annotations

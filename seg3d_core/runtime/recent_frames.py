@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Frames that are kept for masks which arrive from outside, a while after their image."""
 
 from __future__ import annotations

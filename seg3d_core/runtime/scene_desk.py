@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Requests to the scene's thread: each is answered or refused within a time of its own."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Counters and stage latencies, written by any thread, read for diagnostics and reports."""
 
 from __future__ import annotations

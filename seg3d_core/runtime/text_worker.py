@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Text in its own thread: loads the encoder, prepares features and labels ahead, answers queries."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Compiles the kernels before the first real frame: seconds after an install, a blink afterwards (they are cached).
 
 `seg3d warmup` does it once and for all after an install.

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """What a 3D core promises: it watches keyframes and gives instances of the map when asked."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Several cores that watch the same keyframes of one map, so that they can be compared."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Stable instance ids: what overlaps the instance of before keeps its id, and what comes back has it again."""
 
 from __future__ import annotations

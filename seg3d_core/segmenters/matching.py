@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """What instances have in common, and one-to-one matching."""
 
 from __future__ import annotations

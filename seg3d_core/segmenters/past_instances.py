@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Where instances were that are not seen now, so that what comes back has the id that it had."""
 
 from __future__ import annotations

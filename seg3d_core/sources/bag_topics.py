@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Which topics of a bag are colour, depth, camera_info and pose: by type, encoding, frame and name."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Whether posed RGB-D can be used as it is, and if not, what is wrong with it: no model, no map, a few seconds.
 
 `check_source` counts frames, looks at intrinsics, depth and poses one by one, and then asks what matters: does

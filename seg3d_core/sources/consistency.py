@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """How well posed RGB-D frames agree with each other: depth and colour of one frame carried into another.
 
 Everything here works on a small copy of the frames (`Sample`), on a few hundred pixels of each, for all pairs of

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Opens whatever lies at a path as a source of posed RGB-D frames.
 
 The kinds and how they are recognised:

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """What is commonly wrong with posed RGB-D, each as a function that says how the frames would have to be read.
 
 A hypothesis takes the sample, the setup so far and the number that stood for a metre, and yields readings: a setup

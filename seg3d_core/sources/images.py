@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """What the readers share: decoding of image files, cleaning of depth, registration of colour, sequences of files.
 
 A frame that can't keep the promises of `base.Source` raises `FrameError` in here; `FileSequence` counts it by

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Decoding of ROS image messages to arrays; works on any object with the fields of the message, no ROS needed.
 
 Colour: rgb8, bgr8, rgba8, bgra8, mono8, mono16, 8UC1, 8UC3 and 8UC4 (taken as bgr, as OpenCV has it), 8-bit

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Replica as NICE-SLAM renders and lays it out.
 
     Replica/

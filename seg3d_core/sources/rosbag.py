@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """A rosbag2 folder (sqlite3 or mcap), a lone .mcap or .db3 file, or a ROS 1 .bag, read without ROS.
 
 What a bag needs:

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """ScanNet's exported layout: one folder per kind of file, one file per frame.
 
     scene/

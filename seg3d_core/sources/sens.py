@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """ScanNet's `.sens` files: one recording with compressed colour and depth, poses and intrinsics.
 
 Little-endian: uint32 version (4); uint64 length and name of the sensor; four float32 4x4 matrices, row by row (colour

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """A tree of transforms over time, as /tf and /tf_static tell it."""
 
 from __future__ import annotations

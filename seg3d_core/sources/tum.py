@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """The TUM RGB-D benchmark's layout: lists of stamped files, and a trajectory.
 
     scene/

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """One colour per instance id, the same in every picture, marker and recording."""
 
 from __future__ import annotations

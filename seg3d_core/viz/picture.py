@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """`picture.png`: the map in its own colours beside the map coloured by instance, from one oblique view."""
 
 from __future__ import annotations

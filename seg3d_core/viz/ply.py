@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """A snapshot as binary PLY, which every point viewer opens."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Recordings of a run that the rerun viewer plays: frames, masks, the growing map and its instances."""
 
 from __future__ import annotations

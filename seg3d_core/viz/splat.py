@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Points drawn as small discs that lie in their surfaces, with a depth buffer."""
 
 from __future__ import annotations

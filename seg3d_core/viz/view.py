@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Where to look from: which way is up, and the three-quarter view into the room that shows most."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """`seg3d eval` as a person types it: a saved map, its exports, homes and folders against ground truth."""
 
 from __future__ import annotations

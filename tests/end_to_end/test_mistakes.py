@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """What a stranger does wrong in the first ten minutes: each gets one sentence, exit code 2, and loses nothing."""
 
 from __future__ import annotations

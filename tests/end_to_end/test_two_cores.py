@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Both cores on one map, as a person types it; the trained one with random weights that need no 2D features."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """A runtime beside a stream, as the fault tests use it."""
 
 from __future__ import annotations

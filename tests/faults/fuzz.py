@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Runs spoiled files through a reader, in a process of its own with a bound on memory.
 
 A spoiled file may be refused with a Seg3DError, or be read. Anything else is a failure: another exception, more than

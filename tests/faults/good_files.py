@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """A small good sample of every kind of outside file: `make_...(folder)` writes it."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Spoiling files: what disks, networks and hostile people do to them, chosen by a seeded generator.
 
 Below checksums too: members of zips and chunks of PNGs are spoiled and wrapped again, so that what lies inside is

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Maps more than its address space holds, and tells what came of it as JSON. Run by `test_out_of_memory.py`.
 
 Arguments: a folder for maps, and the megabytes that are left once everything is loaded.

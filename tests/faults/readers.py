@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Every reader of outside files: its good sample, what of it is spoilt, and what a program does with it."""
 
 from __future__ import annotations

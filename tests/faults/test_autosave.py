@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """A map that is saved by itself: atomic, with the file before kept, told and never in the way of mapping."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Fault 1: depth that is NaN, infinite, negative, 0 or 65535, or no depth at all. The map of one point map is in
 tests/mapping/test_point_map.py; here all that a frame goes through."""
 

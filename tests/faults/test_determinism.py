@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Fault 20: the same input gives the same bytes, whatever the process, its threads and its hash seed; live, the same
 instances. Other Python versions: scripts/compare_pythons.py."""
 

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Spoiled files of every kind: a sentence or a valid read, within bounds. A sample here; `benchmarks/fuzz.py` does all.
 
 `seeds.json` keeps the cases that failed once.

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Fault 12: a model that throws, hangs, or returns what makes no sense. Throwing and hanging mask models are in
 tests/runtime/test_mask_worker.py."""
 

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Fault 13: memory runs out. Budgets shrink, that is counted and told, mapping goes on, and saved maps are whole."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Fault 8: poses that jump, flicker or hold no rotation. The gate of one scene is in tests/test_scene.py; here the
 stream as it is, and what the map holds afterwards."""
 

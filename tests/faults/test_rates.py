@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Faults 5, 6 and 9 as the runtime meets them: any rate, bursts, silence, stamps of every kind. Matching and waiting
 before it are in tests/ros_units/test_inputs.py and test_faults.py."""
 

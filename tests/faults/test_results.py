@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """`seg3d run` under fire: whatever ends it, its folder holds the old results or the new ones, and all of one run."""
 
 from __future__ import annotations

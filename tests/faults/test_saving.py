@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Saving under fire: killed 200 times, on a full disk, in a folder that may not be written."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Fault 19, in short: benchmarks/soak.py for a quarter of a minute; the hour is in docs/results/soak.md."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Fault 17: texts of any kind, a hundred at once: each is answered or refused with a reason, none takes the map down.
 The deadline is in tests/runtime/test_query_desk.py, cleaning of texts in tests/query/test_text.py."""
 

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """What is kept per keyframe stays within its budget over a long stream, and what goes first is what is stated."""
 
 from __future__ import annotations

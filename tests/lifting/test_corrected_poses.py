@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """What images said follows points that merge, and forgets what was seen from a wrong place."""
 
 from __future__ import annotations

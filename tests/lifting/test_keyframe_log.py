@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """The keyframe log: bounded, and true to what was seen."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """The mask under each pixel, and what is no image of masks."""
 
 from __future__ import annotations

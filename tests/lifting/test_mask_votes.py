@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Votes per point: a bounded histogram that keeps what is seen often."""
 
 from __future__ import annotations

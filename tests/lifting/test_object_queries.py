@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """The bank of 2D object queries: where objects stand, which are kept, and which a scene gives."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Features of the nearest views: as frames arrive, what a search through all frames would have chosen."""
 
 from __future__ import annotations

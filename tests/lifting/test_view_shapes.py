@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """A view's shape: which cells of its box the instance's points cover."""
 
 from __future__ import annotations

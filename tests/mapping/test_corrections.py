@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Points move with the poses that they were made under; what meets in one voxel becomes one."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Who leaves a full map, beside a slow twin; and that a map within a budget stays whole over a long stream."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """FixedMap: a given cloud that frames look at and never change."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """A table of neighbours that follows a cloud against the same positions searched anew."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Neighbour graphs: exactly those of a search through all pairs."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """What PointMap promises about ids, depth, compaction and states. Its twin: test_point_map_twin.py."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """PointMap beside a slow, literal twin: pixel by pixel and point by point."""
 
 from __future__ import annotations

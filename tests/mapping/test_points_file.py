@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Clouds from PLY and npz files, whole and broken."""
 
 from __future__ import annotations

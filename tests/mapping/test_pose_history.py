@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Where the camera was: what is remembered of a long way within a small budget."""
 
 from __future__ import annotations

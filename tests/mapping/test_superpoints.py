@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Superpoints: against literal twins, ScanNet's own segments, and surfaces whose parts are known."""
 
 from __future__ import annotations

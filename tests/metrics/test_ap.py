@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """ScanNet's AP against values of the official code, and labels carried between clouds."""
 
 from __future__ import annotations

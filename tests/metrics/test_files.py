@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Predictions and ground truth in files: what is read is what was written, and bad files say what is wrong."""
 
 from __future__ import annotations

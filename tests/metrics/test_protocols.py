@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Every golden case of the official code and of RE0's two averages, through the protocols by name."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Numbers of SegDINO3D's published evaluator, and its known defect behind a flag."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Slow, literal twins of what the evaluator does fast: written from the protocol's text, with sets and loops."""
 
 from __future__ import annotations

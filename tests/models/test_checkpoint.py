@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Weights: the published container is read safely and strictly, ours says more, and what does not fit is named."""
 
 from __future__ import annotations

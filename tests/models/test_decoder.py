@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """The decoder against its dense twin, at its edges, and with each ablation; what its parts promise."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Our SegDINO3D against every golden array of the published one, and its state dicts against the published keys."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """From predictions to instances against a literal reading of the rules, and the cases that have no points or masks."""
 
 from __future__ import annotations

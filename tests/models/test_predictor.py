@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """The network behind numpy arrays, from a file of weights to instances in a scene."""
 
 from __future__ import annotations

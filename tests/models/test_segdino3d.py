@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """The whole network on small, broken or empty scenes, in batches, and with the ablations around the decoder."""
 
 from __future__ import annotations

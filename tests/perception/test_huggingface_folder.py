@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """What a folder of weights must hold and what is said where it does not; images to network input."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Mask2Former from a local folder: what comes out against the network's own heads, and what a bad folder says."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """SAM and SAM 2 from local folders: boxes, automatic masks, tokens and embeddings against the networks' own."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Depth segments and colour masks made into one set, specks, and weights that come in a source archive."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Where MobileSAM is asked, which answers are kept, and what comes out for images of every kind."""
 
 from __future__ import annotations

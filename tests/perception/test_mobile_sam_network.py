@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """MobileSAM's network: its names, its agreement with a slow literal forward, and files that are not it."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Downloading one file from a package index: resumed, hashed, with pip's settings; against a server in this process."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Several generators side by side, and that a segmenter gets all of their label images at once."""
 
 from __future__ import annotations

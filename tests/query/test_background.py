@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """What is not the instance is dimmed in its crops, where a view knows the instance's shape."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Similarities become probabilities, and thresholds keep the precision that they promise."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Usual sizes: what fits scores higher, and the box that counts does not depend on how the map is turned."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Text queries with a toy encoder: colours are crops, colour names are texts."""
 
 from __future__ import annotations

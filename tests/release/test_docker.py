@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """The image files can't be built here; what can be seen without building is checked."""
 
 from __future__ import annotations

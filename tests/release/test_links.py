@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Links of the Markdown files lead somewhere, and the check sees those that do not."""
 
 from __future__ import annotations

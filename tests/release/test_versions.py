@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """One version and one list of dependencies, wherever a packager looks for them."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Real processes, an isolated domain per test run, loopback only."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Many listeners in one process: `python subscribers.py COUNT`; says `ready`, then each sequence number that one of
 them hears of."""
 

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Faults of processes: publishers that are killed and come back, listeners that are many, late or stand still."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """One process, many lives: what configure and activate make, deactivate and cleanup give back."""
 
 import gc

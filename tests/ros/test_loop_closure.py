@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Corrected poses on a topic: the map of the real node and its markers follow, and /diagnostics counts it."""
 
 from pathlib import Path as FilePath

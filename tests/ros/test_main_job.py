@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """A real camera player and the real node: frames in, instances out, questions answered, the map kept."""
 
 import signal

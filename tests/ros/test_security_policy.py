@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """The SROS 2 policy allows what the programs do and nothing more: compared with the topics and services they have."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """SIGINT and SIGTERM while a node maps and saves: exit code 0 within five seconds, no orphan, no half file."""
 
 import os

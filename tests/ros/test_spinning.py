@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """What rclpy itself throws while it gathers what to wait for ends no node."""
 
 import pytest

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """The real node with the trained core: the network that comes along, classes and boxes on the topic, found by name."""
 
 from pathlib import Path

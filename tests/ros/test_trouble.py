@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """What goes wrong in the field: missing topics, other QoS, bad messages, signals. The node says so and lives."""
 
 import random

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Parts of the node that need ROS's Python packages but no ROS graph."""
 
 from __future__ import annotations

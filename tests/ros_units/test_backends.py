@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """The distribution's packages and our own small ones pass the same cases, where the distribution's import."""
 
 from types import SimpleNamespace

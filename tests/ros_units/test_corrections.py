@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Corrected poses from messages: a Path, RTAB-Map's graph, transforms published again."""
 
 from types import SimpleNamespace

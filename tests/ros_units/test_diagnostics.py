@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """The diagnostics go on when time stands still, and end without a word."""
 
 import threading

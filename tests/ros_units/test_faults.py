@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Faults of topics in any order: nothing is lost uncounted, waits for ever or stops the rest."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Good frames go on, every bad one is dropped with its own reason, and later good ones still pass."""
 
 from types import SimpleNamespace

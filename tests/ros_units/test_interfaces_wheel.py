@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """The wheel of the interfaces carries tf2_msgs where nobody else brings it, also when it replaces itself."""
 
 import importlib.util

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Launch files run where launch is installed; elsewhere their names and calls are followed through stand-ins."""
 
 import ast

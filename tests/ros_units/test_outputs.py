@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Messages say what the snapshot says; one message is the whole truth."""
 
 import threading

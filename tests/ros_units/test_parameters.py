@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """One parameter per setting of the core, with its range and text; changes are guarded."""
 
 import pytest

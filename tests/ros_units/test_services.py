@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Every cause of a refusal has its code; a plug-in that fails on purpose provokes each."""
 
 import re

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """A process ends with 0 on a signal: at once while it starts, in order when it runs, by force when it hangs."""
 
 import signal

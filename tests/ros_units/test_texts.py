@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Texts and paths from outside: nothing leaves the folder of maps, and nothing steers a terminal or a viewer."""
 
 import logging

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Answers from another thread: in time, too late, in the last moment, or none because of a stop."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """A 2D model beside the map: slow, hanging, throwing, missing; the map goes on and says what is wrong."""
 
 from __future__ import annotations

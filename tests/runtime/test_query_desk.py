@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """A hundred queries at once: each is answered or refused, in a bounded queue and a bounded time."""
 
 from __future__ import annotations

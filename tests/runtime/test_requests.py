@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Requests to a live map are bounded: one more than may wait is refused, and what was given up is not done later."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Labels belong to the map that they were made for."""
 
 from __future__ import annotations

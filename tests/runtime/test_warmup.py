@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """The warm-up fills budgets to the brim and says nothing of it: nobody's map is full."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """RE0 as a stream: what holds in every reading, and how the default one, `seg3d`, behaves."""
 
 from __future__ import annotations

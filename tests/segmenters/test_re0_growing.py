@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Superpoints of a map that grows against a literal twin that cuts anew what has changed, one point at a time."""
 
 from __future__ import annotations

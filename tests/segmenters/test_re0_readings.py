@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """The readings `paper` and `published` of RE0 against literal twins: one point, one label and one pair at a time.
 
 The twins are written from the paper's algorithm and equations, with the decisions that fill its holes, and

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """The reading `seg3d` of RE0 against a literal twin: one point, one picture and one pair of parts at a time.
 
 The twin counts everything anew from the points whenever it asks, with dictionaries, and looks at all pairs for the

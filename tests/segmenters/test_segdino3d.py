@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """The trained core in a scene, with a predictor that knows things by their colour, so that no torch is needed."""
 
 from __future__ import annotations

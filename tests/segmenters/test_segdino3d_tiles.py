@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Maps larger than the network takes: how they are cut, and that what tiles found is what the whole would have been."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """`check_source` says fine for good frames, and names what is wrong with spoiled ones."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Bags are written here with the `rosbags` library from a few frames, and read again."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Interpolation of poses, association of stamps, trees of transforms; against literal twins."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Frames, surface points, noise and export of generated rooms."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Layouts: what the generated rooms hold and where it stands. No rays are cast here."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Augmentation: equal to the published one with the same random numbers, and what each step keeps."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Matcher and criterion against the published numbers: costs, pairs, terms, losses and gradients."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Samples: equal to the published ones with the same random numbers, and the same for any number of workers."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """The engine on tiny rooms: what a run leaves behind, going on after a kill, accumulation, precision, bad numbers."""
 
 from __future__ import annotations

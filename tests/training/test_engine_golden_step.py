@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Two training steps of the full networks against the published ones: losses, gradients, weights."""
 
 from __future__ import annotations

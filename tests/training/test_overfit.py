@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """The whole way on one generated room: made, scanned, fused to the core's map, and learned by heart."""
 
 from __future__ import annotations

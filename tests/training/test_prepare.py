@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """From a raw release to the cache: on files that our own writers make in ScanNet's formats."""
 
 from __future__ import annotations

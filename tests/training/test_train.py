@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Settings of a run, the two commands, and the release's defects of evaluation and export."""
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
 #!/usr/bin/env bash
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 # SegDINO3D on ScanNet200 (ScanNet v2: scannetv2.sh). The release trains for 129 epochs, the paper says 88:
 # RECIPE=scannet200 or scannet200-paper.
 #

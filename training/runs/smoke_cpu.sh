@@ -1,4 +1,7 @@
 #!/usr/bin/env bash
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 # The whole story on a CPU, in minutes: generated rooms in ScanNet's formats, prepared, a small network trained on them
 # and evaluated on rooms that it never saw. What a step has made is kept: the same command goes on.
 #

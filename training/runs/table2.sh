@@ -1,4 +1,7 @@
 #!/usr/bin/env bash
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 # The rows of the paper's Table 2 at the size of a CPU: the same rooms, steps and seed for each; evaluated on rooms and,
 # where CACHE has the split `house` (benchmarks/training_house.py), on homes that none of them saw. Row 6 is row 5 with
 # the box filter, which the others are evaluated without. What is done is kept: the same command goes on.

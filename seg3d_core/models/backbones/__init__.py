@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """3D backbones of SegDINO3D: voxels in, features of superpoints out."""
 
 from .minkunet import MinkUNet

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """The 34-layer residual U-Net of Minkowski's family (SegDINO3D on ScanNet200); parameters have the published names."""
 
 from __future__ import annotations

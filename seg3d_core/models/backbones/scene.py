@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """From the points of scenes to features and positions of their superpoints (SegDINO3D sec. 3.2).
 
 Points become voxels, a 3D U-Net sees the voxels, each point takes its voxel's row, and a superpoint the mean of its

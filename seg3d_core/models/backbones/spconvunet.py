@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """The pre-activation U-Net of spconv's family (SegDINO3D on ScanNet v2); parameters have the published names."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Sparse convolution on occupied voxels: plain torch, with MinkowskiEngine or spconv behind it where asked for."""
 
 from .backend import BACKENDS, Backend, TorchBackend, find_backend

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Who computes sparse convolutions: plain torch here; MinkowskiEngine and spconv where they are installed."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Sparse convolution as gathers, matrix products and sums; forward and backward, on any device.
 
 out[t] = sum over pairs (s, t) of weight j of features[s] @ kernel[j]. Per block of output rows, each weight's rows are

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """The occupied voxels of a batch at one resolution, with their neighbourhoods and their parents."""
 
 from __future__ import annotations

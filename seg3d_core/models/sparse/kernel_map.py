@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Which input row meets which output row under which weight of a kernel."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Sparse layers with the parameter names and layouts of the published weights.
 
 Inside, every kernel is (size^3, Cin, Cout) with x fastest. `Layout` says how its state dict looks: loading converts

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """MinkowskiEngine behind our layers: its kernel maps and convolutions, our kernels, norms and parameter names."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """spconv 2 behind our layers: its index tables and matrix products, our kernels and parameter names."""
 
 from __future__ import annotations

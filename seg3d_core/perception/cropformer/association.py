@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """CropFormer's association: the full image's queries gather what the same and other queries saw in every view."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Published checkpoints, strictly: every tensor has its place and every place its tensor."""
 
 from __future__ import annotations

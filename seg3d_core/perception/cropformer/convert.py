@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """The Swin entity Mask2Formers between the published layout and transformers', every key accounted for, both ways.
 
 The names on transformers' side are those of its modules in memory (5.x); files on disk may have older ones, so that

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """The masked decoder: queries look where their own mask is, in one view (Mask2Former) or in all (CropFormer)."""
 
 from __future__ import annotations

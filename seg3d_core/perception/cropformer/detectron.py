@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """The release's own CropFormer, from an existing installation of detectron2 and the entity project.
 
 Nothing of it is imported before `load` is called.

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """CropFormer and the entity Mask2Former as a generator of masks and of object queries."""
 
 from __future__ import annotations

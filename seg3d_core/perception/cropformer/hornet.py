@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """HorNet with global-local filters (Rao et al., NeurIPS 2022), the backbone of both published models."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """From an image to the network's views: the full image and CropFormer's crops, resized, normalised and padded."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Layers that the parts of the network share. Parameter names are those of the published checkpoints."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """The whole network, and its sizes read off a checkpoint's tensors."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """The pixel decoder: deformable attention over three levels, then mask features at stride 4 (Deformable DETR)."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Sine codes of pixels and views, and the reference points of deformable attention; cached by size."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """From class and mask logits to disjoint scored masks, as the entity project publishes them and plainly.
 
 Each pixel belongs to the query of highest p (probability of being an entity) among those whose mask holds it. Queries

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Swin Transformer (Liu et al., ICCV 2021), the backbone of the smaller published models."""
 
 from __future__ import annotations

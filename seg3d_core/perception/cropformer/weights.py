@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """The published entity weights: behind a consent page, so that a person brings the file. No torch here.
 
 No SHA-256 of them is known. The one of a file that is taken in is written beside it, and compared later.

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """The offline stand-in for CLIP: an ImageNet classifier and a sentence encoder meet in the space of class names.
 
 A crop is what the classifier says of all classes; a text is how near it lies to each class's name (after

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """EfficientNet-lite0 (ImageNet-1k) as an ONNX graph, from the parameters of the published checkpoint."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """all-MiniLM-L6-v2 as an ONNX graph: a text to one unit vector. Needs safetensors and tokenizers, not transformers."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Any open_clip model from a local weights file or folder, or by a tag whose file was downloaded before."""
 
 from __future__ import annotations

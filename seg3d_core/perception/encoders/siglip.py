@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """SigLIP, SigLIP 2 of fixed resolution, and CLIP as transformers has them, from a local folder."""
 
 from __future__ import annotations

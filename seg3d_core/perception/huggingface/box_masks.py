@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """A detector's boxes as masks, through a segmenter that takes boxes or through depth."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Detectors with a fixed set of classes: RT-DETR and its second version, and D-FINE."""
 
 from __future__ import annotations

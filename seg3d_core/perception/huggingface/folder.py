@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """A local folder of weights as a model hub lays it out. Nothing here imports torch, and nothing downloads."""
 
 from __future__ import annotations

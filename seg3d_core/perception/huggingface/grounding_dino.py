@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Detectors that are told by text what to look for: Grounding DINO and MM-Grounding DINO."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Images to network input as a folder's preprocessor settings ask, and what comes out back to the image's pixels.
 
 transformers' own image processors want torchvision, which the default registry builds for CUDA only.

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Mask2Former (Cheng et al., CVPR 2022), trained for instances or, with the one class "entity", for everything."""
 
 from __future__ import annotations

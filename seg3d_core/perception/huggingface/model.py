@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Loads and runs models of transformers: from local folders, every key accounted for, on a GPU where there is one."""
 
 from __future__ import annotations

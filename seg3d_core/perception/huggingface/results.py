@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """From what networks answer to boxes and disjoint masks in the image's pixels."""
 
 from __future__ import annotations

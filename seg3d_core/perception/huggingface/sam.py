@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """SAM (Kirillov et al., ICCV 2023) and SAM 2: masks of clicks, of boxes, and of everything."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Masks of everything in an image: where to click, which answers to keep.
 
 Clicks go first to one interior point of each segment that depth shows, then to grid points, coarse to fine; a grid

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Runs MobileSAM: with torch on a GPU, and on a CPU with torch or ONNX Runtime, whichever is faster there.
 
 The choice is made once per machine, image size and versions by timing, and remembered in the user's cache folder.

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """MobileSAM as a mask generator and a 2D detector: what it says of one RGB-D frame.
 
 Clicks are prompted by the segments that depth shows; see `automatic`.

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """The prompt encoder and mask decoder of SAM, as MobileSAM has them; module names are those of the checkpoint."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """The image encoder of MobileSAM, TinyViT-5M; module names are those of the official checkpoint.
 
 Nothing in the weights depends on the image's size: any height and width that are multiples of 16 do.

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """RE0 Alg. 1: the masks of a keyframe take labels of the map, or new ones.
 
 Label 0 never wins: as printed, all masks would align with it for ever. All masks are aligned with an untouched

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """What a reading of RE0 promises, and the state that all of them share."""
 
 from __future__ import annotations

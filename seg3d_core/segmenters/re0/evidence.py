@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """The log-odds that two regions are one thing: a logistic model of what masks and geometry say.
 
 Its weights were fitted on generated rooms with made mask errors (`benchmarks/fit_evidence.py`), and lie in

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """The superpoints of a map that grows: where it has changed they are cut anew, elsewhere they stay as they are.
 
 A superpoint is cut anew when one of its points has moved, turned or changed colour by more than noise since it was

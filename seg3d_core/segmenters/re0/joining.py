@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Joining regions, the surest pair first, with all evidence counted anew for what they become."""
 
 # numba infers the types of kernels.

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Which masks the parts of the map were seen on: a sparse table that is made anew at each snapshot."""
 
 # numba infers the types of kernels.

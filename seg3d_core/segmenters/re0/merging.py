@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """RE0 eqs. 3 to 5: instances that share a mask in a keyframe merge.
 
 Labels are never merged in the state: a snapshot merges a copy, and can decide otherwise next time.

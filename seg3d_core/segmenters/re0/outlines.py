@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Outlines of things: points vote with the masks that fit a thing, and their neighbours smooth the outcome."""
 
 # numba infers the types of kernels.

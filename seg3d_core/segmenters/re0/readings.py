@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """The readings of RE0 by name; and the two in which every point has one label: what they share, where they differ."""
 
 from __future__ import annotations

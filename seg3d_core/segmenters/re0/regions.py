@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Regions of the map: what can be added up when two of them become one, and where they touch."""
 
 # numba infers the types of kernels.

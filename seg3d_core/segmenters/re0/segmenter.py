@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """The segmenter: what all readings of RE0 have in common. It keeps votes and a log, and asks the reading."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Our reading of RE0: superpoints joined by evidence over all keyframes, then outlined by votes.
 
 Nothing is decided when a keyframe arrives: it is logged, and a snapshot weighs all that the log holds. So what the

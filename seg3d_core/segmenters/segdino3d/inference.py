@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """One segmentation: superpoints of the cloud, the network on it or on its tiles, and instances of the map."""
 
 from __future__ import annotations

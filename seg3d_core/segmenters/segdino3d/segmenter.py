@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """The segmenter: what 2D models said of the map's points, kept up to date, and the network run on it when asked."""
 
 from __future__ import annotations

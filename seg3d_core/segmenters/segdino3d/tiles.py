@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Maps that are larger than a network takes at once: tiles that overlap, and what they found made one.
 
 A trained network sees rooms, not houses, so that tiles of a room's size are no less than what it knows.

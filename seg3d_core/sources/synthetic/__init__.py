@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Generated rooms: furnished by chance, ray-cast, with exact ground truth.
 
 Extra: `pip install 'seg3d[synthetic]'`. Nothing here imports the ray caster before a source is made.

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """A walk through the free floor and a gaze that covers the room."""
 
 from __future__ import annotations

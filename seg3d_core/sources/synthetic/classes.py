@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """The classes of the generated rooms, by the names of ScanNet200 where it has one."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Small things that stand on others, lie about, or hang."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Writing a generated room in ScanNet's exported layout, for tools that read folders."""
 
 from __future__ import annotations

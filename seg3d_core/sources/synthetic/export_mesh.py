@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """The mesh of a generated room as a scan shows it: what the frames see, in triangles of even size."""
 
 from __future__ import annotations

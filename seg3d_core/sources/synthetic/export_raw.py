@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Generated rooms as a raw ScanNet v2 release: the files that a person with the agreement downloads, byte for byte
 in their formats.
 

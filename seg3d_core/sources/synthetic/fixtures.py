@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Kitchen and bathroom fixtures, and what hangs on walls."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Things that belong together: a desk with its chair and monitor, a bed with its nightstands, a kitchen row."""
 
 from __future__ import annotations

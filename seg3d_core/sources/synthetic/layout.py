@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Furnishing: which groups of things a kind of room gets, and where each piece goes."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """One piece of furniture before it is placed, and the materials that pieces are made of.
 
 A model stands on z = 0 about the origin of its footprint; its back is at -y, and it faces +y.

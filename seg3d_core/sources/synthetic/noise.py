@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """What a structured-light camera and an odometry make of exact depth and poses.
 
 The depth model is that of a Kinect: disparities of a 640-pixel-wide camera with f = 580 pixels and a baseline of

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Triangle meshes of a few solids, from which all furniture is built.
 
 Every function returns a `Solid` in metres, z up. Normals are given per corner, so that round things shade round.

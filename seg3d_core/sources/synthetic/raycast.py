@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Casting rays at triangles, by Embree or, where it has no wheel, by Open3D (which holds Embree too)."""
 
 from __future__ import annotations

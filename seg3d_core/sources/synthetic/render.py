@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """From a furnished room to triangles, and from triangles to pictures."""
 
 from __future__ import annotations

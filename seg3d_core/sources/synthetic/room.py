@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """The empty room and the bookkeeping of what stands where: footprints, walls, placing without overlap."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Room shapes, walls with their openings, doors and windows."""
 
 from __future__ import annotations

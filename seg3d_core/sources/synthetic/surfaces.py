@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Procedural surfaces: the colour of points from where they lie on their object.
 
 A `Material` is a pattern, two or three colours and a size. Patterns are evaluated for all hits of one kind at

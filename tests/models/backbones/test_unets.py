@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """The keys and shapes of both U-Nets; their numbers are compared in `test_parity.py`."""
 
 from __future__ import annotations

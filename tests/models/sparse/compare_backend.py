@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Run with a library's name: compares it with plain torch, forward and gradients; exit code 77 where not installed."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """MinkowskiEngine and spconv, where installed, compute what plain torch computes.
 
 Each has a process of its own: loaded together, spconv's sums come out wrong.

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Sparse convolution against dense convolution and literal loops, on any coordinates."""
 
 from __future__ import annotations

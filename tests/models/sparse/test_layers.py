@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Every kind of sparse layer against the published libraries' numbers, forward and both gradients."""
 
 from __future__ import annotations

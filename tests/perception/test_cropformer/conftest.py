@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Golden arrays of the public code, and the recipe of the weights that it ran with (golden/cropformer/README.md)."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Published files load strictly, and what is wrong with another one is listed."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Swin Mask2Formers to transformers and back: every key, and the same numbers."""
 
 from __future__ import annotations

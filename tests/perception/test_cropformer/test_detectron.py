@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """The adapter for the release's own code, with stand-in modules of the same interface."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Folders of masks as the scripts around CropFormer write them."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Entity post-processing agrees with the public code; its savings change nothing."""
 
 from __future__ import annotations

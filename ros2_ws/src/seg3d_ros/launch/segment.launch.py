@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """ros2 launch seg3d_ros segment.launch.py rgb_topic:=/camera/color/image_raw map_frame:=odom rviz:=true ...
 
 Every parameter of the node that has no argument here goes into a file: params_file:=my.yaml. What is given on the

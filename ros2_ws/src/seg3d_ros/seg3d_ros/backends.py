@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """The distribution's packages where they import, our own small ones where not: decided here and nowhere else.
 
 `message_filters` or `sync.Synchroniser`, `tf2_ros` or `transforms.TransformBuffer`, `sensor_msgs_py` or

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Plays any source of the core as a camera: colour, depth, camera_info and poses on real topics."""
 
 from __future__ import annotations

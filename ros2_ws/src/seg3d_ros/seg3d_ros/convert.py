@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Messages to frames of the core, and arrays to messages, without copies where the format allows it."""
 
 from __future__ import annotations

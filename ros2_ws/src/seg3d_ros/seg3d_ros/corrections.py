@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Corrected poses as messages: a Path, RTAB-Map's graph, or transforms of before published again."""
 
 from __future__ import annotations

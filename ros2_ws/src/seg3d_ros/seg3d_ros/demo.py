@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """The whole thing over ROS 2: node and camera player in processes of their own, frames, three questions, a table.
 
 `python -m seg3d_ros.demo [SCENE] [--out DIR]`, which is what `make demo` calls.

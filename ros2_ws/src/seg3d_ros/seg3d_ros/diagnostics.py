@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """/diagnostics: rates, drops, latencies, queues, memory; and after 5 s without a frame, why."""
 
 from __future__ import annotations

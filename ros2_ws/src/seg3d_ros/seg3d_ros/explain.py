@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Why nothing arrives: facts about each topic in, sentences out. No ROS import, so that every case has a test."""
 
 from __future__ import annotations

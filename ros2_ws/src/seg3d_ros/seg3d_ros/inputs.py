@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """What comes in: subscriptions, matching, the wait for poses. Good frames go to the runtime, bad ones are counted."""
 
 from __future__ import annotations

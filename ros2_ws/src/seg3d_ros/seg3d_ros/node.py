@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """The node's entry: `ros2 run seg3d_ros segment_node`, or `python -m seg3d_ros.node --ros-args -p rgb_topic:=...`."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """What goes out: instances as markers and as messages, the cloud. Published by a thread of its own, newest wins."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """The node's parameters: its own, and one for each setting of the core, with the core's ranges and texts."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Where maps may be saved, and how many: inside one folder that does not fill the disk, whatever a client asks for."""
 
 from __future__ import annotations

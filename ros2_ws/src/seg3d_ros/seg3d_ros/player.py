@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """The player: `ros2 run seg3d_ros camera_player` or `python -m seg3d_ros.player --ros-args -p source:=PATH`."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Every QoS profile of the package has its name here; nobody makes one elsewhere."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Drops and faults are counted every time and said once per reason and interval."""
 
 from __future__ import annotations

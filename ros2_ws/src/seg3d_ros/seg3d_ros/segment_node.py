@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """The lifecycle node. Configure builds the runtime, activate listens and publishes, cleanup gives everything back."""
 
 from __future__ import annotations

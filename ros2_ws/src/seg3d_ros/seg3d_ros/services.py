@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """The services. Each answers with a code per cause, also outside of the active state."""
 
 from __future__ import annotations

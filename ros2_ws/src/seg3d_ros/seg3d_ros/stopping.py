@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """SIGINT and SIGTERM end a process with exit code 0, whenever they come.
 
 Installed before anything heavy is imported, hence standard library only.

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Approximate-time matching of several stamped streams. No ROS import."""
 
 from __future__ import annotations

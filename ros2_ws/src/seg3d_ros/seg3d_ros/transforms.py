@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Poses over time: a small transform buffer, and the two ways in which a camera gets its pose. No ROS import."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """What a message must be before anything is made of it.
 
 Every check raises `FrameError` with a short stable reason, for counters, and a sentence for people.

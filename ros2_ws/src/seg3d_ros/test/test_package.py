@@ -1,3 +1,6 @@
+# Copyright 2026 The seg3d maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """What `colcon test` runs: launch files compile, and run where launch is installed; the config files are whole."""
 
 import ast

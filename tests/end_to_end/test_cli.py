@@ -5,17 +5,22 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from seg3d_core.errors import Seg3DError
 from seg3d_core.geometry import matrix_to_quaternion
 
+# The package has a command of the same name.
+view = importlib.import_module("seg3d_core.cli.view")
 SMALL = ("--set", "map.voxel_size=0.05", "--set", "re0.min_points=20", "--set", "query.encoder=none")
 
 
@@ -50,6 +55,40 @@ def test_help_needs_no_heavy_library():
 def test_every_command_explains_itself(command):
     done = seg3d(command, "--help")
     assert done.returncode == 0 and "Usage" in done.stdout
+
+
+@pytest.fixture
+def viewed(monkeypatch):
+    """What the viewer was opened with: the file's name and the streams in it; no window."""
+    pytest.importorskip("rerun", reason="the viewer is an optional part")
+    opened = []
+
+    def call(words):
+        verified = subprocess.run([*words[:3], "rrd", "verify", words[3]], capture_output=True, text=True, check=False)
+        opened.append((Path(words[3]).name, verified.returncode))
+        return 0
+
+    monkeypatch.setattr(view.subprocess, "call", call)
+    return opened
+
+
+def test_view_opens_the_map_where_the_run_kept_no_recording(results, viewed):
+    assert view.view(results) == 0
+    assert view.view(results / "map.seg3d") == 0
+    assert viewed == [("map.rrd", 0)] * 2
+
+
+def test_view_opens_the_recording_of_the_run(tmp_path, viewed):
+    (tmp_path / "recording.rrd").write_bytes(b"no recording at all")
+    assert view.view(tmp_path) == 0
+    (name, code) = viewed[0]
+    assert name == "recording.rrd" and code != 0
+
+
+def test_view_says_how_to_get_the_viewer(results, monkeypatch):
+    monkeypatch.setattr(view.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(Seg3DError, match="pip install"):
+        view.view(results)
 
 
 def test_run_leaves_what_it_promises(results):

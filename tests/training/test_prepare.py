@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
 import sys
@@ -300,7 +299,7 @@ def test_an_unknown_category_counts_as_unlabelled(raw: Path, tmp_path: Path):
 
 def test_a_killed_worker_is_told():
     with pytest.raises(Seg3DError, match="a worker was killed"):
-        list(run_tasks(os._exit, [signal.SIGTERM, signal.SIGINT], workers=2))
+        list(run_tasks(signal.raise_signal, [signal.SIGKILL, signal.SIGKILL], workers=2))
 
 
 def test_a_bug_in_one_task_is_reported_as_such():

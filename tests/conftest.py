@@ -125,3 +125,18 @@ def write_scannet(folder: Path, frames: list[Frame]) -> None:
         cv2.imwrite(str(folder / "depth" / f"{frame.index}.png"), np.round(frame.depth * 1000).astype(np.uint16))
         cv2.imwrite(str(folder / "instance" / f"{frame.index}.png"), frame.instance.astype(np.uint16))
         np.savetxt(folder / "pose" / f"{frame.index}.txt", frame.T_world_camera)
+
+
+@pytest.fixture
+def feed(until):
+    """`feed(runtime, frames)`, one after the other, so that nothing is overtaken; `perceived=False` does not wait for
+    the 2D model, which may hang."""
+
+    def put(runtime, frames, perceived: bool = True):
+        for frame in frames:
+            seen = runtime.statistics().counters.get("frames", 0)
+            runtime.submit(frame)
+            assert until(lambda seen=seen: runtime.statistics().counters.get("frames", 0) > seen)
+            assert not perceived or until(lambda: not runtime.statistics().queues["perception"].length)
+
+    return put

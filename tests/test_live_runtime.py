@@ -41,20 +41,6 @@ def live():
         assert not any(t.is_alive() for t in threading.enumerate() if t.name.startswith("seg3d-"))
 
 
-@pytest.fixture
-def feed(until):
-    """`feed(runtime, frames)`, one after the other, so that nothing is overtaken."""
-
-    def put(runtime, frames):
-        for frame in frames:
-            seen = runtime.statistics().counters.get("frames", 0)
-            runtime.submit(frame)
-            assert until(lambda seen=seen: runtime.statistics().counters.get("frames", 0) > seen)
-            assert until(lambda: not runtime.statistics().queues["perception"].length)
-
-    return put
-
-
 def test_frames_in_instances_out(live, box_room, feed):
     snapshots = []
     runtime = live(on_snapshot=snapshots.append)

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from ..errors import MapFileError
-from ..types import Array, Cloud, Instances
+from ..types import Array, Cloud, Instances, places_among
 from .matching import common_points, greedy_pairs
 
 # Edge of the cells in which places are told, in metres, and in voxels where those are large.
@@ -92,8 +92,8 @@ class PastInstances:
     def _places_of(self, instances: Instances, cloud: Cloud) -> Instances:
         """The cells of each instance, ascending, by the points that the cloud has."""
         owner = np.repeat(np.arange(len(instances)), instances.sizes)
-        row = np.minimum(np.searchsorted(cloud.ids, instances.point_ids), max(len(cloud) - 1, 0))
-        known = cloud.ids[row] == instances.point_ids if len(cloud) else np.zeros(len(row), bool)
+        row = places_among(cloud.ids, instances.point_ids)
+        known = row >= 0
         cells = np.floor(cloud.xyz[row[known]] / self._cell).astype(np.int64) + (1 << (_AXIS_BITS - 1))
         keys = (cells[:, 0] << 2 * _AXIS_BITS) | (cells[:, 1] << _AXIS_BITS) | cells[:, 2]
         owner = owner[known]

@@ -59,6 +59,7 @@ for act in (
     lambda: open(guard.folder + "/../b", "w").close(),
     lambda: os.mkdir(folder + "/c"),
     lambda: os.system("true"),
+    # What the guard is to see: a pickle of this test's own making, that does no harm.
     lambda: pickle.loads(pickle.dumps(os.getcwd)),
 ):
     guard.seen, guard.active = "", True

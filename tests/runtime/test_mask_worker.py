@@ -59,26 +59,15 @@ def live(monkeypatch):
         runtime.stop()
 
 
-@pytest.fixture
-def feed(until):
-    def put(runtime, frames):
-        for frame in frames:
-            seen = runtime.statistics().counters.get("frames", 0)
-            runtime.submit(frame)
-            assert until(lambda seen=seen: runtime.statistics().counters.get("frames", 0) > seen)
-
-    return put
-
-
 def test_a_model_that_hangs_stops_no_frame_and_the_newest_keyframe_waits(live, box_room, monkeypatch, feed, until):
     monkeypatch.setattr(mask_worker, "_PATIENCE", 0.05)
     release = threading.Event()
     model = Model(lambda call: release.wait(20))
     runtime = live(model)
     frames = box_room(6)
-    feed(runtime, frames[:1])
+    feed(runtime, frames[:1], perceived=False)
     assert until(lambda: runtime.statistics().models["masks"].fault), "its patience is over"
-    feed(runtime, frames[1:])
+    feed(runtime, frames[1:], perceived=False)
     counted = runtime.statistics()
     assert counted.counters["frames"] == 6 and counted.counters["keyframes overtaken"] == 4
     assert counted.models["masks"].dropped == 4 and "no answer for" in counted.models["masks"].fault
@@ -93,7 +82,7 @@ def test_a_stop_does_not_wait_for_a_model_that_hangs(live, box_room, feed, until
     release, answers = threading.Event(), []
     model = Model(lambda call: answers.append(release.wait(60)))
     runtime = live(model)
-    feed(runtime, box_room(1))
+    feed(runtime, box_room(1), perceived=False)
     assert until(lambda: model.calls == 1)
     runtime.stop(timeout=0.3)
     assert not answers, "it hangs still"
@@ -120,7 +109,7 @@ def test_a_model_that_cannot_work_is_off_and_the_map_grows(live, box_room, error
     runtime = live(model)
     for frame in box_room(6):
         before = model.calls
-        feed(runtime, [frame])
+        feed(runtime, [frame], perceived=False)
         assert until(lambda before=before: model.calls > before or runtime.statistics().models["masks"].fault)
     assert until(lambda: runtime.statistics().models["masks"].fault == str(error))
     counted = runtime.statistics()
@@ -139,7 +128,7 @@ def test_failures_now_and_then_switch_nothing_off(live, box_room, feed, until):
     model = Model(odd)
     runtime = live(model)
     for number, frame in enumerate(box_room(8), 1):
-        feed(runtime, [frame])
+        feed(runtime, [frame], perceived=False)
         assert until(lambda number=number: model.calls == number)
     assert until(lambda: runtime.statistics().counters.get("keyframes") == 4)
     assert runtime.statistics().models["masks"].fault == ""
@@ -149,7 +138,7 @@ def test_an_image_that_a_model_refuses_is_a_dropped_keyframe(live, box_room, fee
     model = Model(fail(FrameError("bad_colour", "an image of 8 or 16 bit is wanted")))
     runtime = live(model)
     for number, frame in enumerate(box_room(5), 1):
-        feed(runtime, [frame])
+        feed(runtime, [frame], perceived=False)
         assert until(lambda number=number: model.calls == number)
     assert until(lambda: runtime.statistics().drops.get("bad_colour") == 5)
     assert runtime.statistics().models["masks"].fault == ""
@@ -165,7 +154,7 @@ def test_weights_that_are_not_here_leave_a_map_and_the_command_that_mends_it(box
     )
     runtime.start()
     try:
-        feed(runtime, box_room(2))
+        feed(runtime, box_room(2), perceived=False)
         assert runtime.statistics().points > 100
         assert "seg3d models fetch mobile_sam" in runtime.statistics().models["masks"].fault
         assert any("masks are off" in text and "fetch mobile_sam" in text for _, text in events)
@@ -184,6 +173,6 @@ def test_a_model_that_fails_at_its_first_call_is_off_before_a_frame_comes(monkey
     runtime.start()
     try:
         assert runtime.statistics().models["masks"].fault == "no GPU"
-        feed(runtime, box_room(1))
+        feed(runtime, box_room(1), perceived=False)
     finally:
         runtime.stop()

@@ -90,6 +90,7 @@ def test_unreadable_arrays_drop_their_frame(tmp_path: Path, content: bytes) -> N
 
 
 def test_arrays_of_objects_are_never_unpickled(tmp_path: Path) -> None:
+    # Written with a pickle in it on purpose: that it is not read is what is tested.
     np.save(tmp_path / "1.npy", np.array([{"a": 1}], object), allow_pickle=True)
     with pytest.raises(FrameError, match="type object are not allowed"):
         LabelFiles(tmp_path).masks(frame("1"))

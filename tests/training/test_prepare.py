@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import signal
 import sys
 import types
@@ -15,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
@@ -27,40 +26,19 @@ from seg3d_core.mapping.point_map import PointMap
 from seg3d_core.mapping.superpoints import mesh_superpoints
 from seg3d_core.sources.guess import open_source
 from seg3d_core.sources.synthetic import SyntheticSource, export_raw_scannet
-from seg3d_core.sources.synthetic.export_mesh import scan_mesh, subdivide
+from seg3d_core.sources.synthetic.export_mesh import scan_mesh
 from seg3d_core.types import FeatureMap, Frame, Masks2D, ObjectQueries2D
 from training import prepare, prepare_features
 from training.prepare_map import thinned
 from training.prepare_pool import run_tasks
-from training.prepare_scenes import Outcome, SceneSettings, SceneTask, prepare_scene, vertex_normals
+from training.prepare_scenes import Outcome, SceneSettings, SceneTask, prepare_scene
 from training.readers_cache import read_own_features, read_scene
-from training.readers_labels import CategoryIds, classes_of, read_label_table
+from training.readers_labels import classes_of, read_label_table
 from training.readers_scannet import (
-    AnnotatedObject,
-    contiguous,
     find_scans,
-    label_points,
-    read_aggregation,
-    read_mesh,
-    read_segments,
 )
 
 EDGE = 0.3
-
-
-def room(seed: int) -> SyntheticSource:
-    return SyntheticSource(seed, frames=6, width=64, height=48)
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    rooms = {"train": [room(0)], "val": [room(1)], "test": [room(2)]}
-    return export_raw_scannet(rooms, tmp_path_factory.mktemp("raw") / "release", mesh_superpoints, EDGE)
-
-
-@pytest.fixture
-def raw(made: Path, tmp_path: Path) -> Path:
-    return shutil.copytree(made, tmp_path / "raw")
 
 
 def run(*arguments: object) -> tuple[int, str]:
@@ -94,8 +72,8 @@ def test_check_tells_what_is_missing(raw: Path):
     assert code == 1 and "error: " in output and "scannetv2-labels.combined.tsv" in output
 
 
-def test_the_sens_file_holds_the_rooms_frames(raw: Path):
-    truth = room(0)
+def test_the_sens_file_holds_the_rooms_frames(raw: Path, rooms):
+    truth = rooms[0]
     source = open_source(raw / "scans" / "scene0000_00" / "scene0000_00.sens")
     got = list(source)
     assert len(got) == 6 and source.drops == {}
@@ -106,11 +84,11 @@ def test_the_sens_file_holds_the_rooms_frames(raw: Path):
         assert np.abs(frame.rgb.astype(int) - expected.rgb).mean() < 12
 
 
-def test_scenes_hold_what_the_scan_says(raw: Path, tmp_path: Path):
+def test_scenes_hold_what_the_scan_says(raw: Path, tmp_path: Path, rooms):
     code, output = run("scenes", raw, tmp_path / "cache", "--workers", 1, "--frame-stride", 2)
     assert code == 0 and counts(output) == (3, 0, 0)
     scene = read_scene(tmp_path / "cache" / "scenes" / "scene0000_00.npz")
-    mesh = scan_mesh(room(0), EDGE)
+    mesh = scan_mesh(rooms[0], EDGE)
     assert np.array_equal(scene.xyz, mesh.vertices) and np.array_equal(scene.rgb, mesh.rgb)
     assert np.array_equal(scene.superpoints, mesh_superpoints(mesh.vertices, mesh.faces))
     table = read_label_table(raw / "scannetv2-labels.combined.tsv")
@@ -118,7 +96,7 @@ def test_scenes_hold_what_the_scan_says(raw: Path, tmp_path: Path):
     assert np.array_equal(scene.instance, [numbers[o] for o in mesh.objects.tolist()])
     assert np.array_equal(scene.scannet200_ids, [table[mesh.labels[o]].scannet200 for o in mesh.objects.tolist()])
     assert np.array_equal(scene.scannet20_ids, [table[mesh.labels[o]].scannet20 for o in mesh.objects.tolist()])
-    truth = room(0)
+    truth = rooms[0]
     assert scene.frames.tolist() == [0, 2, 4]
     np.testing.assert_allclose(scene.poses, truth.poses[::2], atol=1e-5)
     np.testing.assert_allclose(scene.depth_intrinsics[:3, :3], truth.camera.matrix)
@@ -130,10 +108,10 @@ def test_scenes_hold_what_the_scan_says(raw: Path, tmp_path: Path):
     assert {"wall", "floor"} < names
 
 
-def test_a_test_scan_has_superpoints_and_no_labels(raw: Path, tmp_path: Path):
+def test_a_test_scan_has_superpoints_and_no_labels(raw: Path, tmp_path: Path, rooms):
     run("scenes", raw, tmp_path / "cache", "--workers", 1)
     scene = read_scene(tmp_path / "cache" / "scenes" / "scene0002_00.npz")
-    mesh = scan_mesh(room(2), EDGE)
+    mesh = scan_mesh(rooms[2], EDGE)
     assert not scene.is_annotated and np.array_equal(scene.superpoints, mesh_superpoints(mesh.vertices, mesh.faces))
 
 
@@ -180,7 +158,7 @@ def test_other_settings_make_scenes_again(raw: Path, tmp_path: Path):
     assert counts(run(*arguments)[1]) == (0, 1, 0)
 
 
-def test_points_of_the_cores_map(raw: Path, tmp_path: Path):
+def test_points_of_the_cores_map(raw: Path, tmp_path: Path, rooms):
     arguments = ("scenes", raw, tmp_path / "cache", "--workers", 1, "--frame-stride", 1, "--points", "map")
     assert counts(run(*arguments)[1]) == (3, 0, 0)
     scene = read_scene(tmp_path / "cache" / "scenes" / "scene0000_00.npz")
@@ -189,7 +167,7 @@ def test_points_of_the_cores_map(raw: Path, tmp_path: Path):
         fused.integrate(frame)
     cloud, _ = fused.snapshot()
     assert np.array_equal(scene.xyz, cloud.xyz) and np.array_equal(scene.rgb, cloud.rgb)
-    mesh, table = scan_mesh(room(0), EDGE), read_label_table(raw / "scannetv2-labels.combined.tsv")
+    mesh, table = scan_mesh(rooms[0], EDGE), read_label_table(raw / "scannetv2-labels.combined.tsv")
     distances = np.linalg.norm(scene.xyz[::17, None] - mesh.vertices[None], axis=2)
     ids = np.array([table[mesh.labels[o]].scannet200 for o in mesh.objects.tolist()])
     least = distances.min(axis=1)
@@ -452,128 +430,11 @@ def test_an_export_does_not_touch_a_full_folder(raw: Path):
         export_raw_scannet({"train": []}, raw, mesh_superpoints)
 
 
-@given(seed=st.integers(0, 1000), edge=st.floats(0.2, 2))
-@settings(max_examples=25, deadline=None)
-def test_subdivision_covers_the_same_area_without_cracks(seed: int, edge: float):
-    rng = np.random.default_rng(seed)
-    a, b, c, d = rng.uniform(-1, 1, (4, 3))
-    triangles = np.array([[a, b, c], [b, a, d]])
-    parent, weights = subdivide(triangles, edge)
-    corners = np.einsum("nij,njk->nik", weights, triangles[parent])
-
-    def area(t):
-        return np.linalg.norm(np.cross(t[:, 1] - t[:, 0], t[:, 2] - t[:, 0]), axis=1)
-
-    assert np.linalg.norm(corners - np.roll(corners, 1, axis=1), axis=2).max() <= edge + 1e-9
-    np.testing.assert_allclose(np.bincount(parent, area(corners)), area(triangles), rtol=1e-6)
-    on_edge = [
-        {tuple(np.round(p, 9)) for p in corners[parent == k].reshape(-1, 3) if abs(_off_line(p, a, b)) < 1e-9}
-        for k in (0, 1)
-    ]
-    assert on_edge[0] == on_edge[1]
-
-
-def _off_line(p, a, b):
-    return np.linalg.norm(np.cross(p - a, b - a)) / np.linalg.norm(b - a)
-
-
-objects = st.lists(
-    st.tuples(st.sampled_from("abcd"), st.lists(st.integers(0, 9), min_size=1, max_size=4)), min_size=0, max_size=6
-)
-
-
-@given(segments=st.lists(st.integers(0, 9), min_size=1, max_size=30), groups=objects)
-@settings(max_examples=80, deadline=None)
-def test_labels_equal_their_slow_twin(segments: list[int], groups: list[tuple[str, list[int]]]):
-    """Objects in file order, categories in order of first appearance; later ones overwrite."""
-    table = {"a": CategoryIds(1, 10), "b": CategoryIds(2, 20), "c": CategoryIds(3, 30)}
-    got = label_points(
-        np.array(segments), [AnnotatedObject(i + 1, name, tuple(s)) for i, (name, s) in enumerate(groups)], table
-    )
-    instance, own, nyu = ([0] * len(segments) for _ in range(3))
-    for category in dict.fromkeys(name for name, _ in groups):
-        claimed = {s for name, parts in groups if name == category for s in parts}
-        for place, segment in enumerate(segments):
-            if segment in claimed:
-                ids = table.get(category, CategoryIds(0, 0))
-                own[place], nyu[place] = ids.scannet200, ids.scannet20
-    for number, (_, parts) in enumerate(groups, 1):
-        for place, segment in enumerate(segments):
-            if segment in parts:
-                instance[place] = number
-    assert got.instance.tolist() == instance
-    assert (got.scannet200_ids.tolist(), got.scannet20_ids.tolist()) == (own, nyu)
-    assert set(got.unknown) == {name for name, _ in groups} - set("abc")
-
-
-@given(values=st.lists(st.integers(0, 50), min_size=1, max_size=40))
-def test_contiguous_numbers_by_first_appearance(values: list[int]):
-    order = list(dict.fromkeys(values))
-    assert contiguous(np.array(values)).tolist() == [order.index(value) for value in values]
-
-
-def test_vertex_normals_point_out_of_a_corner():
-    xyz = np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0], [5, 5, 5]], np.float32)
-    normals = vertex_normals(xyz, np.array([[0, 1, 2]]))
-    assert normals.tolist() == [[0, 0, 1]] * 3 + [[0, 0, 0]]
-
-
 def test_annotation_of_another_mesh_is_refused(raw: Path, tmp_path: Path):
     one = task(raw, tmp_path)
     one.scan.segments.write_text(json.dumps({"segIndices": [1, 2, 3]}))
     with pytest.raises(SourceError, match="belong to different scans"):
         prepare_scene(one)
-
-
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"segIndices": 3}', '{"segIndices": [1.5]}', "[" * 100_000, "\xff"])
-def test_damaged_segments_are_refused(tmp_path: Path, text: str):
-    path = tmp_path / "x.segs.json"
-    path.write_text(text, encoding="latin-1")
-    with pytest.raises(SourceError, match=r"x\.segs\.json"):
-        read_segments(path, 1)
-
-
-@pytest.mark.parametrize(
-    "text",
-    ["", "3", "{}", '{"segGroups": [{}]}', '{"segGroups": [{"objectId": -5, "label": "a", "segments": []}]}',
-     '{"segGroups": [{"objectId": 0, "label": "a", "segments": ["x"]}]}'],
-)  # fmt: skip
-def test_damaged_aggregations_are_refused(tmp_path: Path, text: str):
-    path = tmp_path / "x.aggregation.json"
-    path.write_text(text)
-    with pytest.raises(SourceError, match=r"x\.aggregation\.json"):
-        read_aggregation(path)
-
-
-@pytest.mark.parametrize("text", ["", "a\tb\n1\t2\n", "id\traw_category\tnyu40id\nx\ty\tz\n"])
-def test_damaged_label_tables_are_refused(tmp_path: Path, text: str):
-    path = tmp_path / "labels.tsv"
-    path.write_text(text)
-    with pytest.raises(SourceError, match=r"labels\.tsv"):
-        read_label_table(path)
-
-
-def test_a_cut_mesh_is_refused(raw: Path):
-    path = find_scans(raw)["train"][0].mesh
-    data = path.read_bytes()
-    for share in (0.001, 0.01, 0.3, 0.7, 0.999):
-        path.write_bytes(data[: int(share * len(data))])
-        with pytest.raises(SourceError, match=r"_vh_clean_2\.ply"):
-            read_mesh(path)
-
-
-@given(place=st.integers(0, 420), values=st.binary(min_size=1, max_size=6))
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_a_damaged_mesh_is_told_or_whole(made: Path, tmp_path: Path, place: int, values: bytes):
-    data = bytearray((made / "scans" / "scene0001_00" / "scene0001_00_vh_clean_2.ply").read_bytes())
-    data[place : place + len(values)] = values
-    path = tmp_path / "m.ply"
-    path.write_bytes(data)
-    try:
-        xyz, rgb, faces = read_mesh(path)
-    except SourceError:
-        return
-    assert xyz.shape == rgb.shape and faces.max(initial=0) < len(xyz)
 
 
 def test_scenes_of_other_formats_are_refused(raw: Path, tmp_path: Path):

@@ -3,10 +3,11 @@
 
 """How fast training goes on a prepared cache, and where the time goes.
 
-    python benchmarks/training_speed.py CACHE --features mobile_sam [--recipe small] [--scenes 12]
+    python benchmarks/training_speed.py CACHE --features mobile_sam [--recipe small] [--scenes 12] [--device cpu|cuda]
 
-Each training scene is loaded and learned from once, by one thread; CPU times are medians over the scenes. Prints the
-tables and writes docs/results/training_speed.md (or `--out`).
+Each training scene is loaded and learned from once, by one thread; times are medians over the scenes, of the CPU, and
+of steps on a GPU by the clock. Prints the tables and writes docs/results/training_speed.md, of a GPU
+training_speed_gpu.md (or `--out`).
 """
 
 from __future__ import annotations
@@ -42,12 +43,24 @@ def allocator() -> str:
     return f"The C library {'keeps' if keeps else 'gives back'} the memory of large arrays (training/runs/smoke_cpu.sh)"
 
 
+def clock(device: str) -> Clock:
+    """Of CPU time; where a GPU works, by the clock, once it is done."""
+
+    def now() -> float:
+        torch.cuda.synchronize()
+        return time.perf_counter()
+
+    return Clock(now if device == "cuda" else time.process_time)
+
+
 def measure(config: TrainingConfig, count: int) -> tuple[Clock, list[int], list[int]]:
     """Times of loading and of a step, over `count` scenes; their points and superpoints."""
-    data, times = training_data(config), Clock()
-    model = SegDino3D(config.architecture(), sparse_backend=find_backend("torch", config.model.backbone))
-    learner = Learner(model, config, 10_000, Processes.join("cpu"))
-    learner.step([collate([data[0]])], 0)
+    data, device = training_data(config), config.run.device
+    times = clock(device)
+    backend = find_backend(config.model.sparse_backend, config.model.backbone)
+    model = SegDino3D(config.architecture(), sparse_backend=backend).to(device)
+    learner = Learner(model, config, 10_000, Processes.join(device))
+    learner.step([collate([data[0]]).to(device)], 0)
     points, superpoints = [], []
     for number, name in enumerate(data.names[:count]):
         with times.part("load: read points and labels"):
@@ -63,17 +76,19 @@ def measure(config: TrainingConfig, count: int) -> tuple[Clock, list[int], list[
 
 
 def _step(learner: Learner, batch: Batch, number: int, times: Clock) -> None:
-    model, scene = learner.model.train(), batch.scenes[0]
+    model, config = learner.model.train(), learner.config
+    with times.part("step: to the device, features at single precision"):
+        batch = batch.to(learner.processes.device)
+        inputs, scene = batch.inputs, batch.scenes[0]
     assert scene.targets is not None
-    with times.part("step: features at single precision"):
-        inputs = batch.inputs
-    with times.part("step: voxels, 3D network and superpoints, forward"):
-        (encoded,) = model.encode(inputs)
-    with times.part("step: decoder, forward"):
-        (queries,) = learner.draw(batch, number, 0)
-        output = model.decoder(encoded, queries, True)
+    with torch.autocast(config.run.device, torch.bfloat16, enabled=config.optimiser.precision == "bf16"):
+        with times.part("step: voxels, 3D network and superpoints, forward"):
+            (encoded,) = model.encode(inputs)
+        with times.part("step: decoder, forward"):
+            (queries,) = learner.draw(batch, number, 0)
+            output = model.decoder(encoded, queries, True)
     with times.part("step: matching and losses"):
-        loss = learner.criterion([output], [scene.targets])
+        loss = learner.criterion([output.float()], [scene.targets])
     with times.part("step: backward"):
         loss.total.backward()
     with times.part("step: clipping and AdamW"):
@@ -125,12 +140,17 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "five levels of two blocks, as published": {"model.levels": 5, "model.blocks": 2},
     "voxels of 2 cm, as published": {"data.voxel_size": 0.02},
 }
+GPU_VARIANTS: dict[str, dict[str, Any]] = {
+    "sparse convolutions by plain torch (`model.sparse_backend=torch`)": {"model.sparse_backend": "torch"},
+    "bf16 (`optimiser.precision=bf16`)": {"optimiser.precision": "bf16"},
+}
 
 
 def variants(config: TrainingConfig, count: int) -> list[str]:
     """A step of the recipe, and of what it leaves out."""
-    lines = ["| a step | CPU ms a scene |", "|---|---|"]
-    for title, values in VARIANTS.items():
+    is_gpu = config.run.device == "cuda"
+    lines = [f"| a step | {'ms by the clock' if is_gpu else 'CPU ms'} a scene |", "|---|---|"]
+    for title, values in {**VARIANTS, **(GPU_VARIANTS if is_gpu else {})}.items():
         times, _, _ = measure(change(config, values), count)
         whole = sum(times.median(name) for name in times.seconds if name.startswith("step"))
         lines.append(f"| {title} | {1000 * whole:.0f} |")
@@ -138,19 +158,20 @@ def variants(config: TrainingConfig, count: int) -> list[str]:
 
 
 def page(config: TrainingConfig, times: Clock, points: list[int], superpoints: list[int]) -> str:
-    names = list(times.seconds)
+    names, is_gpu = list(times.seconds), config.run.device == "cuda"
+    gpu, kind = (f"{torch.cuda.get_device_name()}, ", "ms by the clock") if is_gpu else ("", "CPU ms")
     total = {kind: sum(times.median(n) for n in names if n.startswith(kind)) for kind in ("load", "step")}
     lines = [
         "# How fast training goes",
         "",
-        about(f"PyTorch {torch.__version__}, one thread", with_load=True),
+        about(f"{gpu}PyTorch {torch.__version__}, one thread", with_load=True),
         f"{allocator()}.",
         "",
         f"Recipe `{config.recipe}`, {len(points)} scenes of {np.median(points):.0f} points and "
-        f"{np.median(superpoints):.0f} superpoints (medians), one scene a step. Medians of CPU "
-        "time: scenes a second are those of one core on which nobody else is at work.",
+        f"{np.median(superpoints):.0f} superpoints (medians), one scene a step. Medians of {kind}: "
+        "scenes a second are those of one core on which nobody else is at work.",
         "",
-        "| part | CPU ms a scene | share |",
+        f"| part | {kind} a scene | share |",
         "|---|---|---|",
     ]
     everything = sum(total.values())
@@ -169,14 +190,17 @@ def main() -> None:
     parser.add_argument("--features", required=True)
     parser.add_argument("--recipe", default="small")
     parser.add_argument("--scenes", type=int, default=12)
-    parser.add_argument("--out", type=Path, default=RESULTS / "training_speed.md")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    config = build({"data.root": options.cache, "data.features": options.features, "run.device": "cpu"}, options.recipe)
+    values = {"data.root": options.cache, "data.features": options.features, "run.device": options.device}
+    config = build(values, options.recipe)
     text = page(config, *measure(config, options.scenes))
-    parts = [*largest_part(config), "", *variants(config, max(options.scenes // 3, 1)), ""]
+    parts = [] if options.device == "cuda" else [*largest_part(config), ""]
+    parts += [*variants(config, max(options.scenes // 3, 1)), ""]
     text += "\n".join(["", "## What was done about the largest parts", "", *parts])
-    write_page(options.out, text)
+    write_page(options.out or RESULTS / f"training_speed{'_gpu' if options.device == 'cuda' else ''}.md", text)
 
 
 if __name__ == "__main__":

@@ -48,7 +48,9 @@ class ModelConfig(Group):
     features_2d: str = setting("", "name of the 2D feature source that weights carry; empty: what the data says")
     start_backbone: str = setting("", "a file whose backbone training starts from")
     start_weights: str = setting("", "a file of whole weights that training starts from")
-    sparse_backend: Literal["torch", "minkowski", "spconv"] = setting("torch", "who computes sparse convolutions")
+    sparse_backend: Literal["auto", "torch", "triton", "minkowski", "spconv"] = setting(
+        "auto", "who computes sparse convolutions; auto: triton on a GPU where PyTorch brought it, else torch"
+    )
 
     def architecture(self, benchmark: str, voxel_size: float) -> Architecture:
         """Of voxels of `voxel_size` metres. Raises WeightsError for switches that exclude each other."""

@@ -7,15 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from seg3d_core.errors import Seg3DError
-from seg3d_core.models.decoder import DecoderOutput, draw_queries
-from seg3d_core.models.heads import Prediction
+from seg3d_core.models.decoder import draw_queries
 from seg3d_core.models.segdino3d import SegDino3D
 
 from .collate import Batch
@@ -77,7 +75,7 @@ class Learner:
         device = self.processes.device.type
         with torch.autocast(device, torch.bfloat16, enabled=config.precision == "bf16"):
             outputs = self.network(batch.inputs, query_ids, True)
-        return self.criterion([_in_float32(output) for output in outputs], _targets(batch))
+        return self.criterion([output.float() for output in outputs], _targets(batch))
 
     def update(self, number: int, parts: Mapping[str, float]) -> float:
         """AdamW with the gradients that are there, clipped; their norm before. Raises NonFiniteError."""
@@ -109,20 +107,6 @@ def _targets(batch: Batch) -> list[Targets]:
             raise Seg3DError(f"{scene.name} has no annotation to learn from: take it out of the training split")
         out.append(scene.targets)
     return out
-
-
-def _in_float32(output: DecoderOutput) -> DecoderOutput:
-    return replace(
-        output,
-        final=_prediction_in_float32(output.final),
-        auxiliary=tuple(_prediction_in_float32(each) for each in output.auxiliary),
-        semantic_logits=output.semantic_logits.float(),
-    )
-
-
-def _prediction_in_float32(prediction: Prediction) -> Prediction:
-    boxes = (None if value is None else value.float() for value in (prediction.centres, prediction.sizes))
-    return Prediction(prediction.class_logits.float(), prediction.mask_logits.float(), *boxes)
 
 
 def _listed(parts: Mapping[str, float]) -> str:

@@ -242,7 +242,12 @@ class SegDino3DConfig(_Group):
     sizes: Literal["auto", "normalised", "metric"] = _setting(
         "auto", "how boxes are sized; auto: as the weights say, else as their backbone was published"
     )
-    sparse_backend: Literal["torch", "minkowski", "spconv"] = _setting("torch", "who computes sparse convolutions")
+    sparse_backend: Literal["auto", "torch", "triton", "minkowski", "spconv"] = _setting(
+        "auto", "who computes sparse convolutions; auto: triton on a GPU where PyTorch brought it, else torch"
+    )
+    precision: Literal["float32", "half"] = _setting(
+        "float32", "of the network; half: half precision (float16) on a GPU, no difference on a CPU"
+    )
     distance_mask: bool = _setting(True, "a query sees the 2D objects near its mask alone (paper Table 5)")
     max_queries: int = _setting(
         0, "superpoints that become queries, the most certain first; 0: all", "", ge=0, le=100_000

@@ -56,6 +56,13 @@ class DecoderOutput:
     semantic_logits: Tensor
     query_ids: Tensor
 
+    def float(self) -> DecoderOutput:
+        """In single precision, of a network that computed in another."""
+        predictions = [each.float() for each in (*self.auxiliary, self.final)]
+        return replace(
+            self, final=predictions[-1], auxiliary=tuple(predictions[:-1]), semantic_logits=self.semantic_logits.float()
+        )
+
 
 @dataclass(frozen=True, eq=False)
 class _SceneState:

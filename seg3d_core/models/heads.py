@@ -23,6 +23,11 @@ class Prediction:
     centres: Tensor | None = None
     sizes: Tensor | None = None
 
+    def float(self) -> Prediction:
+        """In single precision."""
+        boxes = (None if value is None else value.float() for value in (self.centres, self.sizes))
+        return Prediction(self.class_logits.float(), self.mask_logits.float(), *boxes)
+
 
 class PredictionHeads(nn.Module):
     """Shared by all layers. `features` is the channels of the superpoint features that masks are made of."""

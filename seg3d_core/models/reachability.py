@@ -35,7 +35,9 @@ class Reachability:
         if self._near.shape[0] and len(self._used):
             for begin in range(0, len(allowed), _CHUNK):
                 masks = allowed[begin : begin + _CHUNK, self._used].T.float()
-                out[begin : begin + _CHUNK, :-1] = (torch.sparse.mm(self._near, masks) > 0).T
+                # CUDA multiplies no sparse matrix in half precision.
+                with torch.autocast(masks.device.type, enabled=False):
+                    out[begin : begin + _CHUNK, :-1] = (torch.sparse.mm(self._near, masks) > 0).T
         else:
             out[:, :-1] = False
         return out

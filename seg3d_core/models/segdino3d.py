@@ -160,11 +160,13 @@ def segment(model: SegDino3D, scene: SceneInput | None, settings: SegDino3DConfi
     if scene is None:
         nothing = torch.zeros(0, dtype=torch.int64)
         return SceneResult(empty_predictions(), nothing, nothing, nothing)
-    (superpoints,) = model.encode([scene])
-    query_ids = None
-    if 0 < settings.max_queries < len(superpoints.features):
-        query_ids = model.decoder.most_certain(superpoints, settings.max_queries)
-    output = model.decoder(superpoints, query_ids)
+    is_half = settings.precision == "half" and scene.points.xyz.is_cuda
+    with torch.autocast("cuda", torch.float16, enabled=is_half):
+        (superpoints,) = model.encode([scene])
+        query_ids = None
+        if 0 < settings.max_queries < len(superpoints.features):
+            query_ids = model.decoder.most_certain(superpoints, settings.max_queries)
+        output = model.decoder(superpoints, query_ids).float()
     ids = scene.points.superpoints
     found = instances(output.final, scene.points.xyz, ids, settings)
     return SceneResult(found, semantic_classes(output, ids), *panoptic(output, found, ids, settings))

@@ -104,6 +104,30 @@ def test_a_gpu_that_is_not_there_is_missed(weights, monkeypatch) -> None:
         predictor_of(weights, device="cuda")
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("backbone", ["minkowski", "spconv"])
+@pytest.mark.parametrize(("precision", "tolerance"), [("float32", 1e-3), ("half", 0.05)])
+def test_a_gpu_predicts_what_a_cpu_predicts(tmp_path, backbone, precision, tolerance) -> None:
+    """By plain torch and by Triton, where PyTorch brought it."""
+    if not torch.cuda.is_available():
+        pytest.skip("needs a GPU")
+    channels = {"minkowski": 96, "spconv": 32}[backbone]
+    shape = dataclasses.replace(ARCHITECTURE, backbone=backbone, feature_channels=channels)
+    (tmp_path / "w.safetensors").write_bytes(random_weights("toy", architecture=shape))
+    seen, found = cloud(6000, 200, 40), {}
+    arrays = (3 * seen.xyz, seen.rgb, seen.superpoints, seen.image_features, seen.queries, 3 * seen.query_centres)
+    for device, sparse in (("cpu", "torch"), ("cuda", "torch"), ("cuda", "auto")):
+        settings = SegDino3DConfig(min_points=0, precision=precision, sparse_backend=sparse)
+        model = checkpoint.load_model(tmp_path / "w.safetensors", settings).model.to(device)
+        scene = prepare_scene(*(torch.from_numpy(each).to(device) for each in arrays))
+        assert len(segment(model, scene, settings).instances)
+        with torch.no_grad(), torch.autocast(device, torch.float16, enabled=precision == "half" and device == "cuda"):
+            found[device, sparse] = model([scene])[0].float().final.mask_logits.cpu()
+    wanted = found.pop(("cpu", "torch"))
+    for logits in found.values():
+        assert (logits - wanted).norm() < tolerance * wanted.norm()
+
+
 def test_class_names_go_with_the_weights(tmp_path) -> None:
     architecture = dataclasses.replace(ARCHITECTURE, thing_classes=2, layers=1)
     state = SegDino3D(architecture).state_dict()

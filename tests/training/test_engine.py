@@ -187,7 +187,8 @@ def test_a_checkpoint_that_is_damaged_or_of_another_network_is_refused(cache, tm
 
 
 def learner_and_batches(cache: Path, tmp_path: Path, **more: object):
-    trainer = Trainer(settings(cache, **more), tmp_path, ALONE)
+    config = settings(cache, **more)
+    trainer = Trainer(config, tmp_path, Processes.join(config.run.device))
     scenes = [trainer.scenes[k] for k in range(4)]
     return trainer.learner, [collate(scenes[:2]), collate(scenes[2:])]
 
@@ -252,6 +253,25 @@ def test_mixed_precision_keeps_weights_and_losses_in_float32(cache, tmp_path) ->
     assert rough.total.item() == pytest.approx(exact.total.item(), rel=0.05)
     mixed.step(batches[:1], 0)
     assert all(p.dtype == torch.float32 and torch.isfinite(p).all() for p in mixed.model.parameters())
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("switches", [{}, {"model__backbone": "minkowski", "model__feature_channels": 0}])
+@pytest.mark.parametrize(("precision", "tolerance"), [("float32", 1e-3), ("bf16", 0.05)])
+def test_a_gpu_finds_the_losses_that_a_cpu_finds(cache, tmp_path, switches, precision, tolerance) -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("needs a GPU")
+    on_cpu, batches = learner_and_batches(cache, tmp_path / "cpu", **switches)
+    options = {"run__device": "cuda", "optimiser__precision": precision}
+    on_gpu, _ = learner_and_batches(cache, tmp_path / "gpu", **options, **switches)
+    wanted = on_cpu.step(batches[:1], 0)[0]
+    batch = batches[0].to("cuda")
+    found = on_gpu.step([batch], 0)[0]
+    assert found["total"] == pytest.approx(wanted["total"], rel=tolerance)
+    assert all(torch.isfinite(p).all() for p in on_gpu.model.parameters())
+    # The second step sees weights that the first one's gradients moved.
+    wanted, found = on_cpu.step(batches[:1], 1)[0], on_gpu.step([batch], 1)[0]
+    assert found["total"] == pytest.approx(wanted["total"], rel=2 * tolerance)
 
 
 def test_a_loss_that_is_no_number_stops_with_its_parts_before_weights_change(cache, tmp_path) -> None:

@@ -1,13 +1,14 @@
 # Copyright 2026 The seg3d maintainers
 # SPDX-License-Identifier: Apache-2.0
 
-"""Who computes sparse convolutions: plain torch here; MinkowskiEngine and spconv where they are installed."""
+"""Who computes sparse convolutions: plain torch, on a GPU Triton; MinkowskiEngine and spconv where installed."""
 
 from __future__ import annotations
 
 import sys
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 from seg3d_core.errors import ConfigError
@@ -16,7 +17,7 @@ from .convolution import Epilogue, convolve, edge
 from .coordinates import CoordinateSet
 
 _MODULES = {"minkowski": "MinkowskiEngine", "spconv": "spconv"}
-BACKENDS = ("torch", "minkowski", "spconv")
+BACKENDS = ("auto", "torch", "triton", "minkowski", "spconv")
 
 
 class Backend(Protocol):
@@ -70,12 +71,19 @@ class TorchBackend:
 def find_backend(name: str, convention: str) -> Backend:
     """The backend of that name for networks of a convention (`minkowski` or `spconv`).
 
+    `auto`: triton where there are a GPU and Triton, which comes with PyTorch's CUDA builds for Linux; else torch.
+
     Raises:
         ConfigError: an unknown name, a library that computes the other convention, is not installed, or does
             not go together with one that is loaded.
     """
     if name == "torch":
         return TorchBackend()
+    if name in ("auto", "triton"):
+        from .triton_backend import TritonBackend, is_installed
+
+        has_both = torch.cuda.is_available() and is_installed()
+        return TritonBackend() if has_both or name == "triton" else TorchBackend()
     if name not in BACKENDS:
         raise ConfigError(f"The sparse backend {name!r} does not exist: choose one of {', '.join(BACKENDS)}")
     if name != convention:

@@ -1,7 +1,7 @@
 # Copyright 2026 The seg3d maintainers
 # SPDX-License-Identifier: Apache-2.0
 
-"""MinkowskiEngine and spconv, where installed, compute what plain torch computes.
+"""MinkowskiEngine, spconv and Triton, where installed, compute what plain torch computes.
 
 Each has a process of its own: loaded together, spconv's sums come out wrong.
 """
@@ -23,10 +23,14 @@ from seg3d_core.models.sparse import find_backend
 NOT_INSTALLED = 77
 
 
-@pytest.mark.parametrize("library", ["minkowski", "spconv"])
-def test_forward_and_gradients_equal_plain_torch(library: str) -> None:
+@pytest.mark.parametrize(
+    ("library", "convention"),
+    [("minkowski", "minkowski"), ("spconv", "spconv"), ("triton", "minkowski"), ("triton", "spconv")],
+)
+def test_forward_and_gradients_equal_plain_torch(library: str, convention: str) -> None:
     script = Path(__file__).with_name("compare_backend.py")
-    done = subprocess.run([sys.executable, str(script), library], capture_output=True, text=True, check=False)
+    words = [sys.executable, str(script), library, convention]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
     if done.returncode == NOT_INSTALLED:
         pytest.skip(done.stdout.strip())
     assert done.returncode == 0, done.stderr

@@ -41,7 +41,7 @@ ifeq ($(TEXT),none)
 EXTRAS := $(EXTRAS:%,offline=%)
 endif
 
-.PHONY: help install demo test lint docs wheel wheel-lowest coverage mutation colcon benchmarks soak pythons minkowski clean
+.PHONY: help install demo test lint docs wheel wheel-lowest coverage mutation colcon benchmarks soak pythons minkowski triton clean
 
 help:
 	@echo "make demo [SCENE=PATH|synthetic]   map a furnished flat over ROS 2, ask for three things, look at $(OUT)"
@@ -56,6 +56,7 @@ help:
 	@echo "make soak [MINUTES=60]             memory, latency and ids of a stream that starts over, docs/results/soak.md"
 	@echo "make pythons                       does every Python make the same bytes? (PYTHONS='python3.10 python3.12')"
 	@echo "make minkowski                     build MinkowskiEngine, a second backend of the sparse convolution (minutes)"
+	@echo "make triton                        Triton, whose interpreter checks the kernels of GPUs on a CPU (200 MB)"
 	@echo "ROS 2 here: $(ROS)"
 
 $(BIN)/python:
@@ -187,6 +188,10 @@ minkowski: $(VENV)/.test
 	  PATH="$(abspath $(BIN)):$$PATH" $(BIN)/pip wheel --no-deps --no-build-isolation -w $(WHEELS) minkowskiengine \
 	  $(MINKOWSKI:%=--config-settings=%) --config-settings=--build-option=--blas=openblas
 	$(BIN)/pip install -q --no-deps --force-reinstall $(WHEELS)/minkowskiengine-*.whl
+
+# A torch with CUDA brings its own.
+triton: $(VENV)/.test
+	$(BIN)/python -c "import triton" 2>/dev/null || $(BIN)/pip install -q --no-deps "triton>=3.9,<4"
 
 clean:
 	rm -rf $(VENV) build dist install log out

@@ -232,9 +232,9 @@ def whole(arrays: dict[str, Any]) -> str:
     """The published networks from points on the GPU to instances on it."""
     rows = []
     for recipe in ("scannet200", "scannetv2"):
-        torch.manual_seed(0)
         architecture = PUBLISHED[recipe]
         for name in BACKENDS:
+            torch.manual_seed(0)
             model = SegDino3D(architecture, sparse_backend=find_backend(name, architecture.backbone)).eval().to(DEVICE)
             for numbers in (FLOAT32, TF32, HALF):
                 settings = SegDino3DConfig(precision="half" if numbers is HALF else "float32")

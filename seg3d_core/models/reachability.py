@@ -27,7 +27,9 @@ class Reachability:
         self._used, column = superpoint.unique(return_inverse=True)
         ones = torch.ones(len(query), device=query.device)
         shape = (len(queries_2d), len(self._used))
-        self._near = torch.sparse_coo_tensor(torch.stack((query, column)), ones, shape, check_invariants=False)
+        # Said once more by the context: some versions warn unless it is.
+        with torch.sparse.check_sparse_tensor_invariants(False):
+            self._near = torch.sparse_coo_tensor(torch.stack((query, column)), ones, shape, check_invariants=False)
 
     def visible(self, allowed: Tensor) -> Tensor:
         """Masks bool (M, S) -> bool (M, O + 1): True where a superpoint of the mask is near; the dummy always."""

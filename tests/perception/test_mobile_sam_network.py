@@ -188,6 +188,10 @@ def network_of(tensors: dict[str, torch.Tensor]) -> network.MobileSamNetwork:
 def tensors(request) -> dict[str, torch.Tensor]:
     if request.param == "random":
         return random_weights()
+    return official_weights()
+
+
+def official_weights() -> dict[str, torch.Tensor]:
     path = weights.find("mobile_sam")
     if path is None:
         pytest.skip("needs the official weights: seg3d models fetch mobile_sam")
@@ -254,16 +258,17 @@ def test_onnx_agrees_with_the_literal_forward(tensors) -> None:
 
 
 @pytest.mark.gpu
-def test_half_precision_on_a_gpu_finds_the_same_masks(tensors) -> None:
+def test_half_precision_on_a_gpu_finds_the_same_masks() -> None:
+    """Of trained weights: random ones blow every rounding up, on a CPU too."""
     if not torch.cuda.is_available():
         pytest.skip("needs a GPU")
-    net, found = network_of(tensors), []
+    net, found = network_of(official_weights()), []
     image = torch.from_numpy(np.random.default_rng(0).standard_normal((1, 3, *SIZE))).float()
     sparse = net.prompt_encoder.points(torch.rand(200, 1, 2) * 96, torch.ones(200, 1, dtype=torch.long), SIDE)
     for device, kind in (("cpu", torch.float32), ("cuda", torch.float16)):
         backend = backends.TorchBackend(net, SIZE, SIDE, device, kind)
         found.append(backend.decode(backend.encode(image), sparse))
-    assert ((found[0][0] > 0) == (found[1][0] > 0)).mean() > 0.97
+    assert ((found[0][0] > 0) == (found[1][0] > 0)).mean() > 0.99
     np.testing.assert_allclose(found[1][1], found[0][1], atol=0.05)
 
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import itertools
+import sys
 
 import pytest
 from hypothesis import given, settings
@@ -24,6 +25,7 @@ from seg3d_core.models.sparse import (  # noqa: E402
     TransposedConvolution,
     concatenate,
     convolution,
+    coordinates,
     distinct_voxels,
     find_backend,
     kernel_map,
@@ -172,9 +174,38 @@ def test_bad_input_is_named() -> None:
         BatchNorm(3)(torch.ones(1, 3))
 
 
-def test_backends_by_name() -> None:
+def test_backends_by_name(monkeypatch) -> None:
     assert find_backend("torch", "spconv").name == "torch"
-    with pytest.raises(ConfigError, match="torch, minkowski, spconv"):
+    with pytest.raises(ConfigError, match="auto, torch, triton, minkowski, spconv"):
         find_backend("cudnn", "spconv")
     with pytest.raises(ConfigError, match="use torch"):
         find_backend("minkowski", "spconv")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert find_backend("auto", "spconv").name == "torch", "Triton is for GPUs"
+    for module in ("triton", "seg3d_core.models.sparse.triton_kernels"):
+        monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(ConfigError, match="comes with PyTorch's CUDA builds for Linux; use the backend torch"):
+        find_backend("triton", "spconv")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert find_backend("auto", "spconv").name == "torch", "a GPU without Triton, as on Windows"
+
+
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 10_000), size=st.sampled_from([1, 3, 5]), n=st.integers(1, 60), is_sorted=st.booleans())
+def test_the_table_of_neighbours_holds_the_pairs_of_the_kernel_map(seed, size, n, is_sorted) -> None:
+    indices = scattered(seed, n)
+    voxels = CoordinateSet(distinct_voxels(indices)[0] if is_sorted else indices)
+    pairs, rows = voxels.neighbourhood(size), voxels.neighbour_rows(size)
+    expected = torch.full((size**3, len(voxels)), -1, dtype=torch.int32)
+    expected[pairs.weight, pairs.target.long()] = pairs.source
+    assert torch.equal(rows, expected)
+
+
+def test_a_table_of_neighbours_is_made_in_parts_and_of_nothing(monkeypatch) -> None:
+    voxels = CoordinateSet(scattered(1))
+    whole = voxels.neighbour_rows(3)
+    monkeypatch.setattr(coordinates, "_SEARCHES_AT_ONCE", 2 * len(voxels))
+    assert torch.equal(voxels.neighbour_rows(3), whole)
+    assert CoordinateSet(voxels.indices[:0]).neighbour_rows(3).shape == (27, 0)
+    with pytest.raises(Seg3DError, match="odd"):
+        voxels.neighbour_rows(2)

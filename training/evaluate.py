@@ -20,6 +20,7 @@ from seg3d_core.cli.console import console, errors, progress
 from seg3d_core.config import parse_assignments
 from seg3d_core.errors import ConfigError, Seg3DError
 from seg3d_core.metrics.benchmark_text import write_predictions_text
+from seg3d_core.metrics.boxes import SceneBoxes, boxes_around, evaluate_boxes
 from seg3d_core.metrics.ground_truth import truth_from_masks
 from seg3d_core.metrics.predictions import Predictions
 from seg3d_core.metrics.protocols import Result, evaluate
@@ -32,7 +33,7 @@ from . import checkpoints
 from .config import TrainingConfig, build, change, read_config
 from .data_config import DataConfig
 from .dataset import SceneDataset, TrainingScene
-from .readers_labels import classes_of
+from .readers_labels import Classes, classes_of
 from .tables import markdown, print_results, to_dict
 
 PROTOCOLS = {"scannet20": ("scannet18", "agnostic-scannet18"), "scannet200": ("scannet200", "agnostic-scannet200")}
@@ -44,20 +45,27 @@ OnScene = Callable[[TrainingScene, SceneResult], None]
 def evaluate_scenes(
     model: SegDino3D, scenes: Iterable[TrainingScene], config: TrainingConfig, on_scene: OnScene | None = None
 ) -> list[Result]:
-    """Results of a model in evaluation mode, class by class first, with and without duplicate predictions.
+    """Results of a model in evaluation mode, class by class first, with and without duplicate predictions; then those
+    of boxes.
 
     Scenes are held one at a time. Raises Seg3DError for a scene without annotation.
     """
     device = next(model.parameters()).device
+    boxes: list[tuple[str, SceneBoxes]] = []
+    classes = classes_of(config.data.benchmark)
 
     def results() -> Iterable[tuple[str, SceneEvaluation]]:
         for scene in scenes:
             found = segment(model, scene.to(device).inputs, config.segmentation)
             if on_scene is not None:
                 on_scene(scene, found)
-            yield scene.name, scene_evaluation(scene, found.instances, config)
+            masks = scene_evaluation(scene, found.instances, config)
+            has_boxes = model.settings.box_regression
+            boxes.append((scene.name, scene_boxes(scene, found.instances, masks, classes, has_boxes)))
+            yield scene.name, masks
 
-    return evaluate(results(), PROTOCOLS[config.data.benchmark])
+    protocols = PROTOCOLS[config.data.benchmark]
+    return [*evaluate(results(), protocols), *evaluate_boxes(boxes, protocols[0])]
 
 
 def scene_evaluation(scene: TrainingScene, found: ScenePredictions, config: TrainingConfig) -> SceneEvaluation:
@@ -71,6 +79,18 @@ def scene_evaluation(scene: TrainingScene, found: ScenePredictions, config: Trai
     ids = np.array(classes.thing_ids, np.int64)[found.labels.cpu().numpy()]
     members = (found.indptr.cpu().numpy(), found.point_ids.cpu().numpy())
     return SceneEvaluation(truth.ids, *members, ids, found.scores.cpu().numpy())
+
+
+def scene_boxes(
+    scene: TrainingScene, found: ScenePredictions, masks: SceneEvaluation, classes: Classes, has_boxes: bool
+) -> SceneBoxes:
+    """The boxes of the same predictions and of the things; around the masks where the network regresses none."""
+    targets = scene.targets
+    assert targets is not None
+    truth = torch.cat((targets.centres, targets.sizes), dim=1).numpy()
+    labels = np.array(classes.thing_ids, np.int64)[targets.labels.numpy()]
+    boxes = found.boxes.cpu().numpy() if has_boxes else boxes_around(scene.xyz.numpy(), masks.indptr, masks.members)
+    return SceneBoxes(truth, labels, boxes, masks.labels, masks.scores)
 
 
 def predictions_of(scene: TrainingScene, found: ScenePredictions, config: TrainingConfig) -> Predictions:

@@ -172,7 +172,7 @@ def _scored(
     out = []
     if protocol.kind != "re0":
         of_groups = {group: pooled.mean(ids) for group, ids in groups.items()}
-        out.append(("pooled over scenes", pooled.mean(), of_groups, {} if agnostic else _by_class(pooled, classes)))
+        out.append(("pooled over scenes", pooled.mean(), of_groups, {} if agnostic else by_class(pooled, classes)))
     if protocol.kind not in ("class-wise", "agnostic"):
         of_groups = {group: _scene_mean([result.mean(ids) for result in alone]) for group, ids in groups.items()}
         out.append(("mean over scenes", _scene_mean(list(per_scene.values())), of_groups, {}))
@@ -210,7 +210,8 @@ def _participation(scenes: Sequence[SceneCounts], classes: ClassList, agnostic: 
     return taking_part, unlisted, small
 
 
-def _by_class(result: ApResult, classes: ClassList) -> dict[str, Triple]:
+def by_class(result: ApResult, classes: ClassList) -> dict[str, Triple]:
+    """AP, AP50 and AP25 of the classes that have ground truth, by name."""
     known = {label: values for label, values in result.per_class.items() if not np.isnan(values).any()}
     return {classes.names[i]: (float(v[:-1].mean()), float(v[0]), float(v[-1])) for i, v in known.items()}
 

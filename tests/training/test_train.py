@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
 from golden import find  # noqa: E402
 
 from seg3d_core.errors import ConfigError, Seg3DError  # noqa: E402
+from seg3d_core.metrics.boxes import evaluate_boxes  # noqa: E402
 from seg3d_core.metrics.protocols import evaluate as evaluate_protocols  # noqa: E402
 from seg3d_core.models.architecture import PUBLISHED  # noqa: E402
 from seg3d_core.models.checkpoint import Weights, to_bytes  # noqa: E402
@@ -27,8 +29,9 @@ from seg3d_core.models.segdino3d import SegDino3D  # noqa: E402
 from training.config import RECIPES, TrainingConfig, build, change, iterate, read_config, read_values, to_json  # noqa: E402
 from training.dataset import Targets, TrainingScene  # noqa: E402
 from training.evaluate import main as evaluate_main  # noqa: E402
-from training.evaluate import predictions_of, scene_evaluation  # noqa: E402
+from training.evaluate import predictions_of, scene_boxes, scene_evaluation  # noqa: E402
 from training.readers_cache import CachedScene, write_scene  # noqa: E402
+from training.readers_labels import classes_of  # noqa: E402
 from training.tables import markdown  # noqa: E402
 from training.train import main as train_main  # noqa: E402
 
@@ -199,7 +202,8 @@ def test_the_commands_train_go_on_evaluate_and_export(cache, tmp_path, capsys) -
     choice = ["--set", "segmentation.min_points=0", "--set", "segmentation.box_filter=false"]
     assert evaluate_main([str(run), "--out", str(out), "--export", str(export), *choice]) == 0
     results = json.loads((out / "results.json").read_text())
-    assert [r["protocol"] for r in results["results"]] == ["scannet18"] * 2 + ["agnostic-scannet18"] * 2
+    masks = ["scannet18"] * 2 + ["agnostic-scannet18"] * 2
+    assert [r["protocol"] for r in results["results"]] == [*masks, "boxes-scannet18", "boxes-agnostic-scannet18"]
     assert results["settings"]["segmentation"]["min_points"] == 0
     assert "| chair |" in (out / "results.md").read_text()
     lines = (export / "scene0001_00.txt").read_text().splitlines()
@@ -227,6 +231,21 @@ def test_commands_say_what_is_missing(cache, tmp_path, capsys) -> None:
     assert evaluate_main([str(tmp_path)]) == 1
     assert "holds no checkpoint" in " ".join(capsys.readouterr().err.split())
     assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize("has_boxes", [True, False])
+def test_boxes_are_those_of_the_network_or_lie_around_masks(has_boxes) -> None:
+    scene = scene_of(np.ones((1, 300), bool), np.array([2]))
+    xyz = torch.rand(300, 3)
+    low, high = xyz.amin(dim=0), xyz.amax(dim=0)
+    targets = replace(scene.targets, centres=((low + high) / 2)[None], sizes=(high - low)[None])
+    scene = replace(scene, xyz=xyz, targets=targets)
+    found = predictions(np.ones((1, 300), bool), np.array([0]), np.array([0.9]))
+    found = replace(found, boxes=torch.tensor([[9.0, 9, 9, 1, 1, 1]]))
+    masks = scene_evaluation(scene, found, build())
+    boxes = scene_boxes(scene, found, masks, classes_of("scannet200"), has_boxes)
+    by_class, agnostic = evaluate_boxes([("s", boxes)], "scannet200")
+    assert by_class.per_class == {"chair": (1 - has_boxes,) * 3} and agnostic.ap == 1 - has_boxes
 
 
 def test_a_table_has_rows_for_head_common_and_tail() -> None:

@@ -5,16 +5,19 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from seg3d_core.errors import ConfigError
+from seg3d_core.errors import ConfigError, printable
 
 from .convolution import Epilogue, convolve, edge
 from .coordinates import CoordinateSet
+
+log = logging.getLogger(__name__)
 
 _MODULES = {"minkowski": "MinkowskiEngine", "spconv": "spconv"}
 BACKENDS = ("auto", "torch", "triton", "minkowski", "spconv")
@@ -68,10 +71,27 @@ class TorchBackend:
         return convolve(features, kernel, strides.up, strides.down, epilogue)
 
 
+def _fastest() -> Backend:
+    if not torch.cuda.is_available():
+        return TorchBackend()
+    from .triton_backend import TritonBackend, is_installed
+
+    if not is_installed():
+        return TorchBackend()
+    backend = TritonBackend()
+    try:
+        backend.try_out()
+    except Exception as error:  # Whatever a compiler, a driver or an old GPU may say.
+        reason = printable(str(error).strip().splitlines()[-1] if str(error).strip() else repr(error), 200)
+        log.warning("Triton does not work here (%s): plain PyTorch computes sparse convolutions, slower", reason)
+        return TorchBackend()
+    return backend
+
+
 def find_backend(name: str, convention: str) -> Backend:
     """The backend of that name for networks of a convention (`minkowski` or `spconv`).
 
-    `auto`: triton where there are a GPU and Triton, which comes with PyTorch's CUDA builds for Linux; else torch.
+    `auto`: triton where there is a GPU and Triton, which comes with PyTorch's CUDA builds for Linux, works; else torch.
 
     Raises:
         ConfigError: an unknown name, a library that computes the other convention, is not installed, or does
@@ -79,11 +99,12 @@ def find_backend(name: str, convention: str) -> Backend:
     """
     if name == "torch":
         return TorchBackend()
-    if name in ("auto", "triton"):
-        from .triton_backend import TritonBackend, is_installed
+    if name == "auto":
+        return _fastest()
+    if name == "triton":
+        from .triton_backend import TritonBackend
 
-        has_both = torch.cuda.is_available() and is_installed()
-        return TritonBackend() if has_both or name == "triton" else TorchBackend()
+        return TritonBackend()
     if name not in BACKENDS:
         raise ConfigError(f"The sparse backend {name!r} does not exist: choose one of {', '.join(BACKENDS)}")
     if name != convention:

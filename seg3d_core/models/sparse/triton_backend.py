@@ -86,6 +86,15 @@ class TritonBackend(TorchBackend):
     def __init__(self) -> None:
         self._compute = _kernels()
 
+    def try_out(self) -> None:
+        """Compiles and runs one small kernel on the GPU. Raises whatever keeps Triton from that: it needs a C compiler
+        and a GPU of the last ten years."""
+        one = torch.ones(1, _LEAST, device="cuda")
+        table = RowTable(torch.zeros(1, 1, dtype=torch.int32, device="cuda"), 1)
+        found = self._convolve(one, torch.ones(1, _LEAST, _LEAST, device="cuda"), table, table, False, None)
+        if float(found[0, 0]) != _LEAST:
+            raise ConfigError(f"a sum of {_LEAST} ones came out as {float(found[0, 0])}")
+
     def submanifold(
         self, features: Tensor, kernel: Tensor, voxels: CoordinateSet, epilogue: Epilogue | None = None
     ) -> Tensor:

@@ -190,6 +190,21 @@ def test_backends_by_name(monkeypatch) -> None:
     assert find_backend("auto", "spconv").name == "torch", "a GPU without Triton, as on Windows"
 
 
+@pytest.mark.parametrize("works", [True, False])
+def test_triton_is_tried_out_before_it_is_taken(monkeypatch, caplog, works) -> None:
+    pytest.importorskip("triton", reason="needs Triton: make triton")
+    from seg3d_core.models.sparse.triton_backend import TritonBackend
+
+    def try_out(self) -> None:
+        if not works:
+            raise RuntimeError("some lines\nFailed to find C compiler. Please specify via CC environment variable.")
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(TritonBackend, "try_out", try_out)
+    assert find_backend("auto", "spconv").name == ("triton" if works else "torch")
+    assert ("Failed to find C compiler" in caplog.text) is not works
+
+
 @settings(max_examples=15, deadline=None)
 @given(seed=st.integers(0, 10_000), size=st.sampled_from([1, 3, 5]), n=st.integers(1, 60), is_sorted=st.booleans())
 def test_the_table_of_neighbours_holds_the_pairs_of_the_kernel_map(seed, size, n, is_sorted) -> None:

@@ -140,6 +140,9 @@ class Node:
     def resident_mb(self) -> float:
         return int(Path(f"/proc/{self.child.pid}/statm").read_text().split()[1]) * 4096 / 1e6
 
+    def held_mb(self) -> float:
+        return float("nan")
+
     def readings(self) -> dict[str, float]:
         mapping = self.status.get("mapping", {})
         out = {

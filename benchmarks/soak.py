@@ -12,12 +12,16 @@ each lap, how many things still have the id that they had a lap before. Writes s
 `--ros` soak_ros; ends with 1 where memory grows by more than `--limit` MB per 10 minutes or over 1 % of ids changed.
 
 Memory is judged between laps, after a rest in which the runtime gives back what was freed, and when nothing runs: a
-segmentation takes a few hundred MB for a second, and what the samples catch of that is chance.
+segmentation takes a few hundred MB for a second, and what the samples catch of that is chance. Beside it stands what
+is held: what was asked of the C library and not freed. Resident memory is that and how the heaps lie, which differs by
+tens of MB from lap to lap; a leak is in both.
 """
 
 from __future__ import annotations
 
 import argparse
+import ctypes
+import gc
 import json
 import sys
 import time
@@ -28,6 +32,7 @@ from typing import Any, Protocol
 
 import numpy as np
 from common import RESULTS, ROOT, about, table, write_page
+from scipy.stats import linregress
 
 from seg3d_core.config import build, parse_assignments
 from seg3d_core.geometry import transform
@@ -53,6 +58,9 @@ class Target(Protocol):
     def submit(self, frame: Frame) -> None: ...
     def things(self) -> Things: ...
     def resident_mb(self) -> float: ...
+    def held_mb(self) -> float:
+        """NaN where that cannot be read."""
+
     def readings(self) -> dict[str, float]: ...
     def close(self) -> None: ...
 
@@ -75,6 +83,9 @@ class Runtime:
     def resident_mb(self) -> float:
         return resident_mb("self")
 
+    def held_mb(self) -> float:
+        return held_mb()
+
     def readings(self) -> dict[str, float]:
         read = self.runtime.statistics()
         out: dict[str, float] = {f"{n} p95 ms": s.p95_ms for n, s in read.stages.items() if n in STAGES}
@@ -91,6 +102,25 @@ class Runtime:
 
 def resident_mb(process: str | int) -> float:
     return int(Path(f"/proc/{process}/statm").read_text().split()[1]) * 4096 / 1e6
+
+
+class _MallocInfo(ctypes.Structure):
+    """glibc's `struct mallinfo2`."""
+
+    _fields_ = [(name, ctypes.c_size_t) for name in (
+        "arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks", "fordblks", "keepcost",
+    )]  # fmt: skip
+
+
+def held_mb() -> float:
+    """What this process has asked of the C library and not freed; NaN without glibc 2.33 or later."""
+    gc.collect()
+    read = getattr(ctypes.CDLL(None), "mallinfo2", None)
+    if read is None:
+        return float("nan")
+    read.restype = _MallocInfo
+    found = read()
+    return (found.uordblks + found.hblkhd) / 1e6
 
 
 class Lap:
@@ -167,6 +197,7 @@ def soak(target: Target, lap: Lap, minutes: float, rate: float, every: float, re
         things = target.things()
         time.sleep(min(rest, 0.5))
         at_rest = {"s": time.monotonic() - start, "lap": number, "resident at rest MB": target.resident_mb()}
+        at_rest["held at rest MB"] = target.held_mb()
         accounted = sum(value for name, value in target.readings().items() if name.endswith(" MB"))
         out.laps.append({**at_rest, "accounted MB": accounted, **compare(before, things)})
         before, number = things, number + 1
@@ -191,13 +222,14 @@ def compare(before: Things, after: Things) -> dict[str, float]:
     }
 
 
-def slope(samples: list[dict[str, float]], name: str, warm_up: float) -> float:
-    """Least squares growth per 10 minutes of what was read after `warm_up` seconds; NaN where that is too little."""
-    late = [(s["s"], s[name]) for s in samples if s["s"] >= warm_up and name in s]
-    if len(late) < 3:
-        return float("nan")
-    seconds, values = np.array(late).T
-    return float(np.polyfit(seconds, values, 1)[0] * 600)
+def slope(samples: list[dict[str, float]], name: str, warm_up: float) -> tuple[float, float]:
+    """Least squares growth per 10 minutes of what was read after `warm_up` seconds, and its standard error; NaN where
+    that is too little."""
+    late = np.array([(s["s"], s[name]) for s in samples if s["s"] >= warm_up and name in s])
+    if len(late) < 4 or np.isnan(late).any():
+        return float("nan"), float("nan")
+    fitted = linregress(late[:, 0] / 600, late[:, 1])
+    return float(fitted.slope), float(fitted.stderr)
 
 
 def summary(record: Record, warm_up: float) -> dict[str, Any]:
@@ -208,9 +240,11 @@ def summary(record: Record, warm_up: float) -> dict[str, Any]:
         "minutes": record.laps[-1]["s"] / 60,
         "laps": len(record.laps),
         "resident MB at rest, at the end": record.laps[-1]["resident at rest MB"],
-        GROWTH: slope(record.laps, "resident at rest MB", warm_up),
-        "of that, what parts with a budget grew": slope(record.laps, "accounted MB", warm_up),
-        "MB per 10 min after warm-up, all samples": slope(samples, "resident MB", warm_up),
+        GROWTH: slope(record.laps, "resident at rest MB", warm_up)[0],
+        "its standard error": slope(record.laps, "resident at rest MB", warm_up)[1],
+        "the same of what is held, and its error": slope(record.laps, "held at rest MB", warm_up),
+        "the same of what the node counts itself, and its error": slope(record.laps, "accounted MB", warm_up),
+        "MB per 10 min after warm-up, all samples": slope(samples, "resident MB", warm_up)[0],
         "growth after warm-up MB": late[-1]["resident MB"] - late[0]["resident MB"],
         "things compared": sum(lap["things"] for lap in settled),
         "ids kept": sum(lap["kept"] for lap in settled),
@@ -261,7 +295,7 @@ def draw(record: Record, warm_up: float, path: Path) -> None:
 def text_of(found: dict[str, Any], last: dict[str, float], options: argparse.Namespace, name: str) -> str:
     def shown(value: object) -> str:
         if isinstance(value, tuple):
-            return ", ".join(f"{v:.1f}" for v in value)
+            return ", ".join(f"{v:.2f}" for v in value)
         return f"{value:.2f}" if isinstance(value, float) else f"{value:,}"
 
     rows = [(key, shown(value)) for key, value in found.items()]

@@ -49,8 +49,22 @@ def soak(monkeypatch):
 
 def test_growth_is_measured_after_the_warm_up(soak) -> None:
     samples = [{"s": float(t), "resident MB": 100 + min(t, 300) + 0.01 * max(0, t - 300)} for t in range(0, 1200, 10)]
-    assert soak.slope(samples, "resident MB", 300.0) == pytest.approx(6.0, abs=0.1)
-    assert np.isnan(soak.slope(samples, "resident MB", 1190.0))
+    assert soak.slope(samples, "resident MB", 300.0) == pytest.approx((6.0, 0.0), abs=0.1)
+    assert np.isnan(soak.slope(samples, "resident MB", 1190.0)).all()
+    noise = np.random.default_rng(0).normal(0, 10, len(samples))
+    noisy = [{**s, "resident MB": s["resident MB"] + n} for s, n in zip(samples, noise, strict=True)]
+    grows, error = soak.slope(noisy, "resident MB", 300.0)
+    assert 0.5 < error < 10 and abs(grows - 6.0) < 3 * error
+
+
+def test_memory_that_is_held_is_seen_and_seen_to_go(soak) -> None:
+    before = soak.held_mb()
+    if np.isnan(before):
+        pytest.skip("needs glibc 2.33 or later")
+    block = np.ones(20_000_000, np.uint8)
+    assert soak.held_mb() - before == pytest.approx(20, abs=1)
+    del block
+    assert soak.held_mb() == pytest.approx(before, abs=1)
 
 
 def test_ids_that_change_are_seen_and_what_moved_is_gone(soak) -> None:

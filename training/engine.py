@@ -145,7 +145,8 @@ class Trainer:
                 scenes = evaluation_data(self.config, scenes.names[: self.config.run.evaluate_scenes])
             results = self.evaluate(scenes, number)
             out = {f"{r.protocol}/{n}": getattr(r, n) for r in results if r.duplicates for n in ("ap", "ap50", "ap25")}
-            say(", ".join(f"{name} {100 * value:.1f}" for name, value in out.items()))
+            # Boxes are for the journal: a line for a person has room for masks.
+            say(", ".join(f"{name} {100 * value:.1f}" for name, value in out.items() if "boxes" not in name))
             score = results[0].ap
             if score > self.progress.best:
                 self.progress = replace(self.progress, best=score, best_epoch=self.progress.epoch)

@@ -20,7 +20,7 @@ from seg3d_core.cli.console import console, errors, progress
 from seg3d_core.config import parse_assignments
 from seg3d_core.errors import ConfigError, Seg3DError
 from seg3d_core.metrics.benchmark_text import write_predictions_text
-from seg3d_core.metrics.boxes import SceneBoxes, boxes_around, evaluate_boxes
+from seg3d_core.metrics.boxes import Kind, SceneBoxes, boxes_around, evaluate_boxes
 from seg3d_core.metrics.ground_truth import truth_from_masks
 from seg3d_core.metrics.predictions import Predictions
 from seg3d_core.metrics.protocols import Result, evaluate
@@ -51,7 +51,8 @@ def evaluate_scenes(
     Scenes are held one at a time. Raises Seg3DError for a scene without annotation.
     """
     device = next(model.parameters()).device
-    boxes: list[tuple[str, SceneBoxes]] = []
+    boxes: dict[Kind, list[tuple[str, SceneBoxes]]] = {"boxes": [], "mask-boxes": []}
+    kinds: tuple[Kind, ...] = ("boxes", "mask-boxes") if model.settings.box_regression else ("mask-boxes",)
     classes = classes_of(config.data.benchmark)
 
     def results() -> Iterable[tuple[str, SceneEvaluation]]:
@@ -60,12 +61,13 @@ def evaluate_scenes(
             if on_scene is not None:
                 on_scene(scene, found)
             masks = scene_evaluation(scene, found.instances, config)
-            has_boxes = model.settings.box_regression
-            boxes.append((scene.name, scene_boxes(scene, found.instances, masks, classes, has_boxes)))
+            for kind in kinds:
+                boxes[kind].append((scene.name, scene_boxes(scene, found.instances, masks, classes, kind)))
             yield scene.name, masks
 
     protocols = PROTOCOLS[config.data.benchmark]
-    return [*evaluate(results(), protocols), *evaluate_boxes(boxes, protocols[0])]
+    out = evaluate(results(), protocols)
+    return [*out, *(each for kind in kinds for each in evaluate_boxes(boxes[kind], protocols[0], kind))]
 
 
 def scene_evaluation(scene: TrainingScene, found: ScenePredictions, config: TrainingConfig) -> SceneEvaluation:
@@ -82,14 +84,17 @@ def scene_evaluation(scene: TrainingScene, found: ScenePredictions, config: Trai
 
 
 def scene_boxes(
-    scene: TrainingScene, found: ScenePredictions, masks: SceneEvaluation, classes: Classes, has_boxes: bool
+    scene: TrainingScene, found: ScenePredictions, masks: SceneEvaluation, classes: Classes, kind: Kind
 ) -> SceneBoxes:
-    """The boxes of the same predictions and of the things; around the masks where the network regresses none."""
+    """The boxes of the same predictions, as the network regresses them or around their masks, and of the things."""
     targets = scene.targets
     assert targets is not None
     truth = torch.cat((targets.centres, targets.sizes), dim=1).numpy()
     labels = np.array(classes.thing_ids, np.int64)[targets.labels.numpy()]
-    boxes = found.boxes.cpu().numpy() if has_boxes else boxes_around(scene.xyz.numpy(), masks.indptr, masks.members)
+    if kind == "boxes":
+        boxes = found.boxes.cpu().numpy()
+    else:
+        boxes = boxes_around(scene.xyz.numpy(), masks.indptr, masks.members)
     return SceneBoxes(truth, labels, boxes, masks.labels, masks.scores)
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -73,7 +74,11 @@ def box_precision(scenes: Iterable[SceneBoxes], classes: Collection[int], agnost
     return ApResult({label: _area(found) for label, found in examples.items()})
 
 
-def evaluate_boxes(scenes: Sequence[tuple[str, SceneBoxes]], classes: str) -> list[Result]:
+Kind = Literal["boxes", "mask-boxes"]
+_TITLES: dict[Kind, str] = {"boxes": "AP of boxes, as regressed", "mask-boxes": "AP of boxes around masks"}
+
+
+def evaluate_boxes(scenes: Sequence[tuple[str, SceneBoxes]], classes: str, kind: Kind = "boxes") -> list[Result]:
     """By class, then class-agnostic; `classes`: a key of `class_lists()`. Boxes that are alike all take part."""
     chosen, boxes = class_lists()[classes], [scene for _, scene in scenes]
     out = []
@@ -84,8 +89,8 @@ def evaluate_boxes(scenes: Sequence[tuple[str, SceneBoxes]], classes: str) -> li
         ap, ap50, ap25 = pooled.mean()
         out.append(
             Result(
-                protocol=f"boxes-{'agnostic-' if agnostic else ''}{classes}",
-                name=f"AP of boxes, {how} {chosen.title}, pooled over scenes",
+                protocol=f"{kind}-{'agnostic-' if agnostic else ''}{classes}",
+                name=f"{_TITLES[kind]}, {how} {chosen.title}, pooled over scenes",
                 duplicates=True,
                 ap=ap,
                 ap50=ap50,

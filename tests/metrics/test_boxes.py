@@ -124,7 +124,7 @@ def test_boxes_lie_around_the_points_of_masks() -> None:
 def test_results_say_what_they_are() -> None:
     by_class, agnostic = evaluate_boxes([("a", scene(1)), ("b", scene(2))], "scannet200")
     assert by_class.protocol == "boxes-scannet200" and agnostic.protocol == "boxes-agnostic-scannet200"
-    assert by_class.name.startswith("AP of boxes, class by class, 198 ScanNet200 classes")
+    assert by_class.name.startswith("AP of boxes, as regressed, class by class, 198 ScanNet200 classes")
     assert by_class.scenes == 2 and set(by_class.per_scene) == {"a", "b"} and set(by_class.groups) == {
         "head", "common", "tail",
     }  # fmt: skip

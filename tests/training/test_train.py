@@ -203,7 +203,10 @@ def test_the_commands_train_go_on_evaluate_and_export(cache, tmp_path, capsys) -
     assert evaluate_main([str(run), "--out", str(out), "--export", str(export), *choice]) == 0
     results = json.loads((out / "results.json").read_text())
     masks = ["scannet18"] * 2 + ["agnostic-scannet18"] * 2
-    assert [r["protocol"] for r in results["results"]] == [*masks, "boxes-scannet18", "boxes-agnostic-scannet18"]
+    assert [r["protocol"] for r in results["results"]] == [
+        *masks,
+        *(f"{kind}-{how}scannet18" for kind in ("boxes", "mask-boxes") for how in ("", "agnostic-")),
+    ]
     assert results["settings"]["segmentation"]["min_points"] == 0
     assert "| chair |" in (out / "results.md").read_text()
     lines = (export / "scene0001_00.txt").read_text().splitlines()
@@ -233,8 +236,8 @@ def test_commands_say_what_is_missing(cache, tmp_path, capsys) -> None:
     assert not (tmp_path / "x").exists()
 
 
-@pytest.mark.parametrize("has_boxes", [True, False])
-def test_boxes_are_those_of_the_network_or_lie_around_masks(has_boxes) -> None:
+@pytest.mark.parametrize(("kind", "ap"), [("boxes", 0), ("mask-boxes", 1)])
+def test_boxes_are_those_of_the_network_or_lie_around_masks(kind, ap) -> None:
     scene = scene_of(np.ones((1, 300), bool), np.array([2]))
     xyz = torch.rand(300, 3)
     low, high = xyz.amin(dim=0), xyz.amax(dim=0)
@@ -243,9 +246,10 @@ def test_boxes_are_those_of_the_network_or_lie_around_masks(has_boxes) -> None:
     found = predictions(np.ones((1, 300), bool), np.array([0]), np.array([0.9]))
     found = replace(found, boxes=torch.tensor([[9.0, 9, 9, 1, 1, 1]]))
     masks = scene_evaluation(scene, found, build())
-    boxes = scene_boxes(scene, found, masks, classes_of("scannet200"), has_boxes)
-    by_class, agnostic = evaluate_boxes([("s", boxes)], "scannet200")
-    assert by_class.per_class == {"chair": (1 - has_boxes,) * 3} and agnostic.ap == 1 - has_boxes
+    boxes = scene_boxes(scene, found, masks, classes_of("scannet200"), kind)
+    by_class, agnostic = evaluate_boxes([("s", boxes)], "scannet200", kind)
+    assert by_class.protocol == f"{kind}-scannet200"
+    assert by_class.per_class == {"chair": (ap,) * 3} and agnostic.ap == ap
 
 
 def test_a_table_has_rows_for_head_common_and_tail() -> None:

@@ -55,13 +55,12 @@ class RowTable:
     """rows (K, n_target) int32: which input row meets an output row under each weight, -1 where none does."""
 
     rows: Tensor
-    n_source: int
 
     @classmethod
     def from_pairs(cls, pairs: KernelMap) -> RowTable:
         rows = pairs.source.new_full((pairs.n_weights, pairs.n_target), -1)
         rows[pairs.weight, pairs.target.long()] = pairs.source
-        return cls(rows, pairs.n_source)
+        return cls(rows)
 
     @cached_property
     def active(self) -> tuple[Tensor, Tensor]:
@@ -90,7 +89,7 @@ class TritonBackend(TorchBackend):
         """Compiles and runs one small kernel on the GPU. Raises whatever keeps Triton from that: it needs a C compiler
         and a GPU of the last ten years."""
         one = torch.ones(1, _LEAST, device="cuda")
-        table = RowTable(torch.zeros(1, 1, dtype=torch.int32, device="cuda"), 1)
+        table = RowTable(torch.zeros(1, 1, dtype=torch.int32, device="cuda"))
         found = self._convolve(one, torch.ones(1, _LEAST, _LEAST, device="cuda"), table, table, False, None)
         if float(found[0, 0]) != _LEAST:
             raise ConfigError(f"a sum of {_LEAST} ones came out as {float(found[0, 0])}")
@@ -103,7 +102,7 @@ class TritonBackend(TorchBackend):
         size = edge(kernel)
         key = (self.name, size)
         if key not in voxels.derived:
-            voxels.derived[key] = RowTable(voxels.neighbour_rows(size), len(voxels))
+            voxels.derived[key] = RowTable(voxels.neighbour_rows(size))
         table = voxels.derived[key]
         return self._convolve(features, kernel, table, table, True, epilogue)
 

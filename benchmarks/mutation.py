@@ -84,6 +84,7 @@ ROOMS = (
             "tests/mapping/test_point_map_twin.py",
             "tests/mapping/test_neighbours.py",
             "tests/mapping/test_nearest_table.py",
+            "tests/mapping/test_block_index.py",
         ),
         "afresh",
     ),

@@ -8,7 +8,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from seg3d_core.mapping.block_index import BLOCK_SIDE, VOXEL_LIMIT, BlockIndex, find_or_add_block, remove_row, slot_of
+from seg3d_core.mapping.block_index import (
+    BLOCK_SIDE,
+    VOXEL_LIMIT,
+    BlockIndex,
+    add_row,
+    find_or_add_block,
+    remove_row,
+    slot_of,
+)
 
 
 def scattered(seed: int, count: int, reach: int) -> np.ndarray:
@@ -81,6 +89,18 @@ def test_rows_move_up_when_others_go(keeps_first: bool) -> None:
     # A second life: what was squeezed and trimmed takes new rows.
     index.reserve_blocks(5000)
     check(index, expected, int(stays.sum()))
+
+
+def test_a_row_that_came_back_late_keeps_who_follows_it() -> None:
+    """Rows that were free are used again: row 0 then heads a chain."""
+    voxels = np.array([[1, 0, 0], [2, 0, 0], [3, 0, 0], [4, 0, 0]], np.int32)
+    index = BlockIndex()
+    index.insert(voxels, np.array([False, True, True, True]))
+    index.blocks.slots[0, slot_of(1, 0, 0)] = 0
+    add_row(index.blocks, 0, 0)
+    remove_row(index.blocks, 0, 1)
+    index.squeeze(4, np.array([0, -1, 1, 2]))
+    check(index, {(1, 0, 0): 0, (3, 0, 0): 1, (4, 0, 0): 2}, 3)
 
 
 def test_a_voxel_that_is_taken_is_named() -> None:

@@ -465,6 +465,8 @@ def test_points_of_a_file_without_poses_stay_and_are_counted(box_room):
         ("pose_stamps", lambda a: a + np.inf),
         ("pose_stretch", lambda a: a + 10_000),
         ("pose_stretch", lambda a: a[:1]),
+        ("pose_stretch", lambda a: np.array([-1, 0])),
+        ("pose_stretch", lambda a: np.array([0, 2])),
     ],
 )
 def test_a_damaged_state_is_refused(box_room, name, spoil):

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -55,6 +56,15 @@ def test_growth_is_measured_after_the_warm_up(soak) -> None:
     noisy = [{**s, "resident MB": s["resident MB"] + n} for s, n in zip(samples, noise, strict=True)]
     grows, error = soak.slope(noisy, "resident MB", 300.0)
     assert 0.5 < error < 10 and abs(grows - 6.0) < 3 * error
+
+
+@pytest.mark.parametrize(
+    ("resident", "error", "held", "expected"),
+    [(0.2, 0.1, 0.1, False), (5.0, 3.0, 0.1, False), (5.0, 1.0, 0.1, True), (0.2, 0.1, 1.1, True),
+     (0.2, 0.1, math.nan, False), (1.1, 0.9, math.nan, True), (math.nan, math.nan, math.nan, True)],
+)  # fmt: skip
+def test_growth_is_what_is_held_or_what_is_beyond_doubt(soak, resident, error, held, expected) -> None:
+    assert soak.grows({soak.GROWTH: resident, soak.ERROR: error, soak.HELD: (held, 0.1)}, 1.0) is expected
 
 
 def test_memory_that_is_held_is_seen_and_seen_to_go(soak) -> None:

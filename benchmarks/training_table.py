@@ -106,7 +106,7 @@ def curves(out: Path, run: Path | None) -> list[str]:
 
 
 def draw(out: Path, run: Path | None, path: Path) -> bool:
-    """Losses of all rows, and AP50 of the longer run; False where matplotlib is missing."""
+    """Losses of all rows, and AP50 of the longer run where there is one; False where matplotlib is missing."""
     try:
         import matplotlib as mpl
     except ImportError:
@@ -114,18 +114,21 @@ def draw(out: Path, run: Path | None, path: Path) -> bool:
     mpl.use("Agg")
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
+    count = 1 if run is None else 2
+    figure, (axes,) = plt.subplots(1, count, figsize=(5.5 * count, 4), layout="constrained", squeeze=False)
     for folder in sorted((p.parent for p in out.glob("*/log.jsonl")), key=lambda p: p.name):
         records = read_journal(folder)
         axes[0].plot([r["step"] for r in records], [r["losses"]["total"] for r in records], label=folder.name)
     axes[0].set(xlabel="step", ylabel="mean loss of an epoch", title="rows of Table 2 (row-seed)", yscale="log")
     axes[0].legend(fontsize=8)
-    found = [record for record in read_journal(run) if "evaluation" in record] if run else []
-    for name, label in (("scannet200", "by class"), ("agnostic-scannet200", "class-agnostic")):
-        values = [100 * record["evaluation"][f"{name}/ap50"] for record in found]
-        axes[1].plot([record["step"] for record in found], values, marker="o", label=label)
-    axes[1].set(xlabel="step", ylabel="AP50 in percent", title="a longer run of row 6, on unseen rooms", ylim=(0, None))
-    axes[1].legend(fontsize=8)
+    if run is not None:
+        found = [record for record in read_journal(run) if "evaluation" in record]
+        for name, label in (("scannet200", "by class"), ("agnostic-scannet200", "class-agnostic")):
+            values = [100 * record["evaluation"][f"{name}/ap50"] for record in found]
+            axes[1].plot([record["step"] for record in found], values, marker="o", label=label)
+        axes[1].set(xlabel="step", ylabel="AP50 in percent", title="a longer run of row 6, on unseen rooms")
+        axes[1].set_ylim(bottom=0)
+        axes[1].legend(fontsize=8)
     figure.savefig(path, dpi=110)
     return True
 

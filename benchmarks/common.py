@@ -81,6 +81,19 @@ def write_page(path: Path, text: str) -> None:
     print(text)
 
 
+def timer(device: str) -> Callable[[], float]:
+    """Reads seconds: of the CPU; where a GPU works (`cuda`), by the clock once it is done."""
+    if device == "cpu":
+        return time.process_time
+    import torch
+
+    def now() -> float:
+        torch.cuda.synchronize()
+        return time.perf_counter()
+
+    return now
+
+
 class Clock:
     """Seconds by part, one value for each time that it ran: of the CPU, or by the clock where a GPU works."""
 

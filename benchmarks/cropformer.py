@@ -14,13 +14,12 @@ and writes docs/results/cropformer.md, of a GPU cropformer_gpu.md (or `--out`).
 from __future__ import annotations
 
 import argparse
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
-from common import RESULTS, about, write_page
+from common import RESULTS, about, timer, write_page
 
 from seg3d_core.perception.cropformer import images, postprocess
 from seg3d_core.perception.cropformer.decoder import Predictions
@@ -48,21 +47,13 @@ def random_network(backbone: str, crops: bool, device: str) -> EntityNetwork:
     return network
 
 
-def now(device: str) -> float:
-    """Of the CPU; by the clock where a GPU works, once it is done."""
-    if device == "cpu":
-        return time.process_time()
-    torch.cuda.synchronize()
-    return time.perf_counter()
-
-
 def seconds(function: Callable[[], object], device: str) -> tuple[float, object]:
     """The better of two runs after a first one; and the result."""
-    result, best = function(), float("inf")
+    result, best, now = function(), float("inf"), timer(device)
     for _ in range(2):
-        start = now(device)
+        start = now()
         result = function()
-        best = min(best, now(device) - start)
+        best = min(best, now() - start)
     return best, result
 
 

@@ -13,7 +13,6 @@ docs/results/perception.md (or `--out`).
 from __future__ import annotations
 
 import argparse
-import time
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from common import RESULTS, ROOT, Clock, about, enlarged, table, write_page
+from common import RESULTS, ROOT, Clock, about, enlarged, table, timer, write_page
 
 from seg3d_core import readiness
 from seg3d_core.build import build_encoder
@@ -43,11 +42,6 @@ ROWS = (
 )
 PARTS = ("depth segments", "encoder", "decoder", "post-processing")
 CROPS = 8
-
-
-def new_clock(device: str) -> Clock:
-    """Of CPU time, or of wall time where a GPU works."""
-    return Clock(time.perf_counter if device == "cuda" else time.process_time)
 
 
 class Timed:
@@ -146,7 +140,7 @@ def main() -> None:
         cv2.setNumThreads(1)
         backends.network_threads = lambda: 1
     size = tuple(map(int, arguments.size.split("x")))
-    frames, clock = read_frames(arguments.path, arguments.frames, size), new_clock(arguments.device)
+    frames, clock = read_frames(arguments.path, arguments.frames, size), Clock(timer(arguments.device))
     rows, notes = [], []
     for profile, changes in ROWS:
         if profile == "gpu" and arguments.device == "cpu":

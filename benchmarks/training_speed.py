@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import RESULTS, Clock, about, write_page
+from common import RESULTS, Clock, about, timer, write_page
 
 from seg3d_core.models.backbones.scene import point_features
 from seg3d_core.models.segdino3d import SegDino3D
@@ -43,20 +43,10 @@ def allocator() -> str:
     return f"The C library {'keeps' if keeps else 'gives back'} the memory of large arrays (training/runs/smoke_cpu.sh)"
 
 
-def clock(device: str) -> Clock:
-    """Of CPU time; where a GPU works, by the clock, once it is done."""
-
-    def now() -> float:
-        torch.cuda.synchronize()
-        return time.perf_counter()
-
-    return Clock(now if device == "cuda" else time.process_time)
-
-
 def measure(config: TrainingConfig, count: int) -> tuple[Clock, list[int], list[int]]:
     """Times of loading and of a step, over `count` scenes; their points and superpoints."""
     data, device = training_data(config), config.run.device
-    times = clock(device)
+    times = Clock(timer(device))
     backend = find_backend(config.model.sparse_backend, config.model.backbone)
     model = SegDino3D(config.architecture(), sparse_backend=backend).to(device)
     learner = Learner(model, config, 10_000, Processes.join(device))

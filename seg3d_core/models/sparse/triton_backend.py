@@ -83,7 +83,7 @@ class TritonBackend(TorchBackend):
     name = "triton"
 
     def __init__(self) -> None:
-        self._compute = _kernels()
+        _kernels()
 
     def try_out(self) -> None:
         """Compiles and runs one small kernel on the GPU. Raises whatever keeps Triton from that: it needs a C compiler
@@ -139,37 +139,35 @@ class TritonBackend(TorchBackend):
             features = torch.nn.functional.pad(features, (0, missing))
             kernel = torch.nn.functional.pad(kernel, (0, 0, 0, missing))
         if epilogue is not None:
-            return _multiply(self._compute, features, kernel, table, epilogue)
-        return _Convolution.apply(features, kernel, table, adjoint, is_mirrored, self._compute)
+            return _multiply(features, kernel, table, epilogue)
+        return _Convolution.apply(features, kernel, table, adjoint, is_mirrored)
 
 
 class _Convolution(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, features: Tensor, kernel: Tensor, table: RowTable, adjoint: RowTable, is_mirrored: bool, compute: Any
+        ctx: Any, features: Tensor, kernel: Tensor, table: RowTable, adjoint: RowTable, is_mirrored: bool
     ) -> Tensor:
         ctx.save_for_backward(features, kernel)
-        ctx.rest = table, adjoint, is_mirrored, compute
-        return _multiply(compute, features, kernel, table)
+        ctx.rest = table, adjoint, is_mirrored
+        return _multiply(features, kernel, table)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         features, kernel = ctx.saved_tensors
-        table, adjoint, is_mirrored, compute = ctx.rest
+        table, adjoint, is_mirrored = ctx.rest
         gradient = gradient.to(features.dtype).contiguous()
         features_gradient = kernel_gradient = None
         if ctx.needs_input_grad[0]:
             turned = kernel.flip(0) if is_mirrored else kernel
-            features_gradient = _multiply(compute, gradient, turned.transpose(1, 2), adjoint)
+            features_gradient = _multiply(gradient, turned.transpose(1, 2), adjoint)
         if ctx.needs_input_grad[1]:
-            kernel_gradient = _kernel_gradient(compute, features, gradient, kernel, table)
-        return features_gradient, kernel_gradient, None, None, None, None
+            kernel_gradient = _kernel_gradient(features, gradient, kernel, table)
+        return features_gradient, kernel_gradient, None, None, None
 
 
-def _multiply(
-    compute: Any, features: Tensor, kernel: Tensor, table: RowTable, epilogue: Epilogue | None = None
-) -> Tensor:
+def _multiply(features: Tensor, kernel: Tensor, table: RowTable, epilogue: Epilogue | None = None) -> Tensor:
     features, kernel = features.contiguous(), kernel.contiguous()
     n_weights, n_in, n_out = kernel.shape
     n_target = table.rows.shape[1]
@@ -182,7 +180,7 @@ def _multiply(
     # Of 48 choices on an H100, over the layers of the U-Net: wide tiles in half precision, narrow ones in single.
     most_in, most_out = (32, 32) if features.dtype == torch.float32 else (64, 128)
     out = _tile(n_out, most_out)
-    compute.multiply[(len(counts), -(-n_out // out))](
+    _kernels().multiply[(len(counts), -(-n_out // out))](
         features, kernel, table.rows, active, counts, result, scale, shift,
         n_target, n_weights, n_in, n_out,
         ROWS=ROWS, IN=_tile(n_in, most_in), OUT=out, HAS_EPILOGUE=epilogue is not None, PRECISION=_precision(),
@@ -191,7 +189,7 @@ def _multiply(
     return result
 
 
-def _kernel_gradient(compute: Any, features: Tensor, gradient: Tensor, kernel: Tensor, table: RowTable) -> Tensor:
+def _kernel_gradient(features: Tensor, gradient: Tensor, kernel: Tensor, table: RowTable) -> Tensor:
     n_weights, n_in, n_out = kernel.shape
     n_target = table.rows.shape[1]
     if not n_target:
@@ -201,7 +199,7 @@ def _kernel_gradient(compute: Any, features: Tensor, gradient: Tensor, kernel: T
     parts = -(-n_blocks // blocks_each)
     wide, high = _tile(n_out, 64), _tile(n_in, 64)
     result = features.new_empty((parts, n_weights, n_in, n_out), dtype=torch.float32)
-    compute.multiply_transposed[(parts, n_weights, -(-n_in // high) * -(-n_out // wide))](
+    _kernels().multiply_transposed[(parts, n_weights, -(-n_in // high) * -(-n_out // wide))](
         features.contiguous(), gradient, table.rows, result, n_target, n_weights, n_in, n_out, blocks_each,
         ROWS=ROWS, IN=high, OUT=wide, PRECISION=_precision(),
         num_warps=4, num_stages=3,

@@ -182,6 +182,8 @@ def test_backends_by_name(monkeypatch) -> None:
         find_backend("minkowski", "spconv")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert find_backend("auto", "spconv").name == "torch", "Triton is for GPUs"
+    # Another test of this process may have loaded them.
+    monkeypatch.delattr("seg3d_core.models.sparse.triton_kernels", raising=False)
     for module in ("triton", "seg3d_core.models.sparse.triton_kernels"):
         monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(ConfigError, match="comes with PyTorch's CUDA builds for Linux; use the backend torch"):
